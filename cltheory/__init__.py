@@ -11,7 +11,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _MODULES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
-__all__ = [*_MODULES]  # noqa: PLE0604
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,0 +1,179 @@
+"""Images to learn from: digits that ship with scikit-learn, and MNIST with checksums.
+
+References
+----------
+.. [1] LeCun, Y., Bottou, L., Bengio, Y., & Haffner, P. (1998). Gradient-based learning applied to
+   document recognition. Proceedings of the IEEE 86(11).
+"""
+
+import gzip
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pooch
+import torch
+from jaxtyping import Float, Int
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+
+class LabelledImages(NamedTuple):
+    """Grey images with pixels in [0, 1], and the class of each."""
+
+    images: Float[Tensor, "n height width"]
+    labels: Int[Tensor, " n"]
+
+
+class _File(NamedTuple):
+    """One file of MNIST: the checksum of its bytes, and of the archive that is downloaded."""
+
+    name: str
+    sha256: str
+    archive_md5: str
+
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_FILES = {
+    "train": (
+        _File(
+            "train-images-idx3-ubyte",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        ),
+        _File(
+            "train-labels-idx1-ubyte",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+        ),
+    ),
+    "test": (
+        _File(
+            "t10k-images-idx3-ubyte",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "9fb629c4189551a2d022fa330f9573f3",
+        ),
+        _File(
+            "t10k-labels-idx1-ubyte",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    ),
+}
+
+
+def digits(
+    *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> LabelledImages:
+    """Return the 1,797 handwritten digits of 8 x 8 pixels that ship with scikit-learn.
+
+    Nothing is downloaded. Images have shape (1797, 8, 8) and pixels in [0, 1] (steps of 1/16);
+    labels are int64.
+
+    Examples
+    --------
+    >>> images, labels = digits()
+    >>> images.shape, images.max(), labels[:3]
+    (torch.Size([1797, 8, 8]), tensor(1.), tensor([0, 1, 2]))
+    """
+    bunch = load_digits()
+    return _labelled(bunch.images / 16, bunch.target, dtype, device)
+
+
+def mnist(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    split: Literal["train", "test"] = "train",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LabelledImages:
+    """Return MNIST [1]_: 60,000 images to train on, or 10,000 to test with.
+
+    Images have shape (n, 28, 28) and pixels in [0, 1] (steps of 1/255); labels are int64.
+
+    Parameters
+    ----------
+    root
+        The folder with the standard idx files, such as ``train-images-idx3-ubyte``, plain or with
+        ``.gz``. Unless given, they are downloaded once, into the user's cache.
+    split
+        ``"train"`` or ``"test"``.
+    dtype, device
+        Of the images; the labels are on the same device.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not in `root`.
+    ValueError
+        If a file is truncated, corrupt or another one, by its checksum; if the split is unknown.
+    OSError
+        If a download fails. Nothing of it is kept.
+
+    Examples
+    --------
+    >>> mnist("no/such/folder")
+    Traceback (most recent call last):
+    FileNotFoundError: no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in no/such/folder
+    """
+    if split not in MNIST_FILES:
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    images, labels = (
+        _read_idx(_download(file) if root is None else _find(Path(root), file), file.sha256)
+        for file in MNIST_FILES[split]
+    )
+    scaled = _labelled(images, labels, dtype, device)
+    scaled.images.div_(255)
+    return scaled
+
+
+def _labelled(
+    images: np.ndarray, labels: np.ndarray, dtype: torch.dtype, device: torch.device | str
+) -> LabelledImages:
+    return LabelledImages(
+        torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device, torch.int64)
+    )
+
+
+def _find(root: Path, file: _File) -> Path:
+    for path in (root / file.name, root / f"{file.name}.gz"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"no {file.name} or {file.name}.gz in {root}")
+
+
+def _download(file: _File) -> Path:
+    url = f"{MNIST_URL}{file.name}.gz"
+    try:
+        # pooch downloads to a temporary file, and moves it only once the checksum is right.
+        path = pooch.retrieve(
+            url,
+            known_hash=f"md5:{file.archive_md5}",
+            fname=f"{file.name}.gz",
+            path=pooch.os_cache("cltheory") / "mnist",
+            progressbar=True,
+        )
+    except OSError as error:
+        raise OSError(
+            f"could not download {url} ({error}); mnist(root) reads the files from a folder"
+        ) from error
+    return Path(path)
+
+
+def _read_idx(path: Path, sha256: str) -> np.ndarray:
+    """Read an array of bytes: two zeros, type 8, rank, sizes as big-endian int32, the entries."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} must be a gzip file, got a truncated or corrupt one") from error
+    found = hashlib.sha256(raw).hexdigest()
+    if found != sha256:
+        raise ValueError(
+            f"{path} must have the sha256 {sha256}, got {found}: truncated, corrupt or another file"
+        )
+    rank = raw[3]
+    shape = np.frombuffer(raw, ">i4", count=rank, offset=4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()

@@ -1,0 +1,431 @@
+r"""Positive semi-definite kernels, their Gram matrices, and their function spaces on finite sets.
+
+A kernel is a function of two point sets that returns the matrix of its values:
+``rbf(bandwidth=1.0)(x, y)`` has shape (n, m). A *profile* is a kernel on the sphere written as a
+function of the inner product :math:`t`, where :math:`r^2 = 2 - 2t` is the squared distance;
+`on_sphere` turns it into a kernel of two point sets. A parameter out of its range, or points that
+do not fit the kernel, raise a ValueError that names them.
+
+On n points the reproducing kernel Hilbert space of a Gram matrix :math:`K \succeq 0` is the range
+of K with :math:`\langle f, g \rangle = f^\top K^+ g` [1]_.
+
+References
+----------
+.. [1] Aronszajn, N. (1950). Theory of reproducing kernels. Transactions of the American
+   Mathematical Society 68. Theorem number unknown.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cltheory import _validate
+
+Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A function of n points and m points that returns the matrix (n, m) of its values."""
+Profile: TypeAlias = Callable[[Tensor], Tensor]
+"""A function of inner products on the sphere, entry by entry."""
+
+MEDIAN_POINTS = 2048
+"""`median_bandwidth` looks at no more points than this, so that its pairs fit in memory."""
+
+
+def rbf(bandwidth: float) -> Kernel:
+    r"""Gaussian kernel :math:`k(x, y) = \exp(-|x - y|^2 / (2\,\text{bandwidth}^2))`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[0.0], [2.0]])
+    >>> rbf(bandwidth=2.0)(x, x)
+    tensor([[1.0000, 0.6065],
+            [0.6065, 1.0000]])
+    """
+    _validate.positive(bandwidth, "bandwidth")
+
+    def kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+        _validate.rows(x, y)
+        # Distances do not see a shift, and near the origin the square loses fewer digits.
+        centre, precision = y.detach().mean(0), 1 / bandwidth**2
+        x, y = x - centre, y - centre
+        of_x, of_y = ((points * points).sum(1) * (precision / 2) for points in (x, y))
+        exponent = torch.addmm(-of_y, x, y.mT, alpha=precision) - of_x[:, None]
+        # Take away what rounding left above zero, but not its graph: all derivatives stay right.
+        return torch.exp(exponent - exponent.detach().clamp(min=0))
+
+    return kernel
+
+
+def polynomial(degree: int, offset: float = 1.0) -> Kernel:
+    r"""Polynomial kernel :math:`k(x, y) = (x^\top y + \text{offset})^{\text{degree}}`.
+
+    The degree is at least 1, and the offset at least 0: below, the kernel is not positive
+    semi-definite.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> polynomial(degree=2)(x, x)
+    tensor([[36.]])
+    """
+    _validate.integer(degree, "degree", 1)
+    if not 0 <= offset < math.inf:
+        raise ValueError(f"offset must be a finite number of at least 0, got {offset}")
+
+    def kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+        _validate.rows(x, y)
+        return (x @ y.mT + offset) ** degree
+
+    return kernel
+
+
+def linear() -> Kernel:
+    r"""Linear kernel :math:`k(x, y) = x^\top y`.
+
+    Examples
+    --------
+    >>> linear()(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([[11.]])
+    """
+    return polynomial(degree=1, offset=0.0)
+
+
+def brownian() -> Kernel:
+    r"""Covariance of Brownian motion, :math:`k(x, y) = \min(x, y)` for numbers :math:`\ge 0`.
+
+    The points have shape (n,) or (n, 1).
+
+    Examples
+    --------
+    >>> x = torch.tensor([0.25, 0.75])
+    >>> brownian()(x, x)
+    tensor([[0.2500, 0.2500],
+            [0.2500, 0.7500]])
+    """
+
+    def kernel(x: Tensor, y: Tensor) -> Float[Tensor, "n m"]:
+        for points, name in ((x, "x"), (y, "y")):
+            _validate.line(points, name)
+            if not _validate.holds((points >= 0).all()):
+                raise ValueError(f"{name} must not be negative, got {float(points.min()):.3g}")
+        return torch.minimum(x.reshape(-1, 1), y.reshape(1, -1))
+
+    return kernel
+
+
+def median_bandwidth(x: Float[Tensor, "n d"]) -> float:
+    r"""Median of the pairwise distances :math:`|x_i - x_j|`, :math:`i < j`, a usual bandwidth.
+
+    From more than `MEDIAN_POINTS` points, so many or fewer at even steps through the set.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two points, or if half of the pairs coincide.
+
+    Examples
+    --------
+    >>> median_bandwidth(torch.tensor([[0.0], [1.0], [3.0]]))
+    2.0
+    """
+    _validate.points(x, "x", least=2)
+    _validate.rows(x, x)
+    median = float(torch.pdist(x.detach()[:: math.ceil(len(x) / MEDIAN_POINTS)]).median())
+    if median == 0:
+        raise ValueError("x must hold distinct points, got half of the pairs at distance 0")
+    return median
+
+
+def gaussian(a: float) -> Profile:
+    r"""Profile :math:`\kappa(t) = e^{-a r^2}` for :math:`a > 0`.
+
+    Examples
+    --------
+    >>> gaussian(a=0.5)(torch.tensor([1.0, 0.0]))
+    tensor([1.0000, 0.3679])
+    """
+    _validate.positive(a, "a")
+    return lambda t: torch.exp(-a * (2 - 2 * t))
+
+
+def logarithmic(a: float) -> Profile:
+    r"""Profile :math:`\kappa(t) = -\tfrac12 \log(1 + a r^2)` for :math:`a > 0`.
+
+    Positive semi-definite up to a constant only: its mean over the sphere is negative.
+
+    Examples
+    --------
+    >>> logarithmic(a=1.0)(torch.tensor([0.0, -1.0]))
+    tensor([-0.5493, -0.8047])
+    """
+    _validate.positive(a, "a")
+    return lambda t: -0.5 * torch.log1p(a * (2 - 2 * t))
+
+
+def inverse_multiquadric(c: float) -> Profile:
+    r"""Profile :math:`\kappa(t) = c / \sqrt{c^2 + r^2}` for :math:`c > 0`.
+
+    Examples
+    --------
+    >>> inverse_multiquadric(c=1.0)(torch.tensor([1.0, -1.0]))
+    tensor([1.0000, 0.4472])
+    """
+    _validate.positive(c, "c")
+    return lambda t: c / torch.sqrt(c**2 + 2 - 2 * t)
+
+
+def riesz(s: float) -> Profile:
+    r"""Profile :math:`\kappa(t) = \operatorname{sign}(s)\, r^{-s}` for :math:`s \ne 0`.
+
+    For :math:`s > 0` it is infinite at :math:`t = 1`. For :math:`-2 \le s < 0` it is positive
+    semi-definite up to a constant, below :math:`-2` not even that.
+
+    Examples
+    --------
+    >>> riesz(s=1.0)(torch.tensor([-1.0, 0.5]))
+    tensor([0.5000, 1.0000])
+    """
+    if s == 0 or not math.isfinite(s):
+        raise ValueError(f"s must be finite and not 0, got {s}")
+    sign = math.copysign(1.0, s)
+    # An inner product of unit rows may exceed 1 by rounding; a power would make that a NaN.
+    return lambda t: sign * (2 - 2 * t).clamp(min=0) ** (-s / 2)
+
+
+def exponential(temperature: float) -> Profile:
+    r"""Profile :math:`\kappa(t) = e^{t / \text{temperature}}`, the kernel inside InfoNCE.
+
+    Examples
+    --------
+    >>> exponential(temperature=0.5)(torch.tensor([0.0, 1.0]))
+    tensor([1.0000, 7.3891])
+    """
+    _validate.positive(temperature, "temperature")
+    return lambda t: torch.exp(t / temperature)
+
+
+def on_sphere(profile: Profile) -> Kernel:
+    r"""Kernel of two sets of unit rows, :math:`k(x, y) = \kappa(x^\top y)`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> on_sphere(gaussian(a=0.5))(x, x)
+    tensor([[1.0000, 0.3679],
+            [0.3679, 1.0000]])
+    """
+
+    def kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+        _validate.rows(x, y)
+        for points, name in ((x, "x"), (y, "y")):
+            off = (points.norm(dim=1) - 1).abs().max()
+            if not _validate.holds(off <= _validate.tolerance(points.dtype)):
+                raise ValueError(
+                    f"{name} must have rows of norm 1, got one off by {float(off):.3g}"
+                )
+        return profile(x @ y.mT)
+
+    return kernel
+
+
+def gram(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Float[Tensor, "n m"]:
+    r"""Matrix :math:`K_{ij} = k(x_i, y_j)`, of shape (n, m); with one set :math:`k(x_i, x_j)`.
+
+    Raises
+    ------
+    ValueError
+        If a set is empty or holds entries that are not finite, or if the kernel returns a matrix
+        of another shape.
+
+    Examples
+    --------
+    >>> gram(linear(), torch.tensor([[1.0], [2.0]]))
+    tensor([[1., 2.],
+            [2., 4.]])
+    """
+    _validate.points(x, "x")
+    if y is None:
+        y = x
+    else:
+        _validate.points(y, "y")
+    values = kernel(x, y)
+    if values.shape != (len(x), len(y)):
+        raise ValueError(
+            f"kernel must return a matrix of shape {(len(x), len(y))}, got {tuple(values.shape)}"
+        )
+    return values
+
+
+def centre(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    r"""Gram matrix of the centred features, :math:`HKH` with :math:`H = I - 11^\top / n`.
+
+    Examples
+    --------
+    >>> centre(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]])
+    """
+    _validate.square(gram, "gram")
+    return gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+
+
+def squared_distances(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    r"""Squared distances between the features, :math:`D^2_{ij} = K_{ii} + K_{jj} - 2 K_{ij}`.
+
+    Examples
+    --------
+    >>> squared_distances(torch.tensor([[1.0, 2.0], [2.0, 4.0]]))
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    _validate.square(gram, "gram")
+    norms = gram.diagonal()
+    return norms[:, None] + norms - 2 * gram
+
+
+def require_psd(
+    gram: Float[Tensor, "n n"], name: str = "gram", *, rtol: float | None = None
+) -> None:
+    r"""Raise unless the matrix is symmetric and :math:`\lambda_{\min} \ge -\text{rtol}\,|K|`.
+
+    Here :math:`|K|` is the largest absolute eigenvalue, and `rtol` the square root of machine
+    epsilon unless given. Where a Cholesky factorisation settles it, no eigenvalue is computed.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, finite and symmetric; if it is indefinite, with its most
+        negative eigenvalue.
+
+    Examples
+    --------
+    >>> require_psd(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+    Traceback (most recent call last):
+    ValueError: gram must be positive semi-definite, got -1 as its most negative eigenvalue
+    """
+    _validate.symmetric(gram, name)
+    gram = gram.detach()
+    rtol = _validate.tolerance(gram.dtype) if rtol is None else rtol
+    # The largest entry of the diagonal is below |K|: a factor here proves more than is asked.
+    shift = rtol * gram.diagonal().amax().clamp(min=0)
+    _, failed = torch.linalg.cholesky_ex(gram + torch.diag(shift.expand(len(gram))))
+    if not _validate.holds(failed == 0):
+        _validate.spectrum(torch.linalg.eigvalsh(gram), name, rtol)
+
+
+def is_psd(gram: Float[Tensor, "n n"], *, rtol: float | None = None) -> bool:
+    """Whether `require_psd` lets the matrix pass.
+
+    Examples
+    --------
+    >>> is_psd(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+    False
+    """
+    try:
+        require_psd(gram, rtol=rtol)
+    except ValueError:
+        return False
+    return True
+
+
+def project_to_range(
+    gram: Float[Tensor, "n n"], f: Float[Tensor, " n"], *, rtol: float | None = None
+) -> Float[Tensor, " n"]:
+    r"""Nearest member of the function space, :math:`K K^+ f`; `rtol` as in `rkhs_inner`.
+
+    Examples
+    --------
+    >>> project_to_range(torch.ones(2, 2), torch.tensor([1.0, 3.0]))
+    tensor([2.0000, 2.0000])
+    """
+    return gram @ (_pseudo_inverse(gram, rtol) @ _values(f, "f", gram))
+
+
+def rkhs_inner(
+    gram: Float[Tensor, "n n"],
+    f: Float[Tensor, " n"],
+    g: Float[Tensor, " n"],
+    *,
+    rtol: float | None = None,
+) -> Float[Tensor, ""]:
+    r"""Inner product :math:`\langle f, g \rangle = f^\top K^+ g` of two functions on n points.
+
+    Membership is not checked: what of `f` and `g` lies outside the range of K does not count.
+
+    Parameters
+    ----------
+    gram
+        Gram matrix K, positive semi-definite; it may be rank-deficient.
+    f, g
+        Values at the points.
+    rtol
+        Eigenvalues of K up to `rtol` times the largest count as zero; n times machine epsilon
+        unless given.
+
+    Raises
+    ------
+    ValueError
+        If K is not positive semi-definite, or `f` or `g` has another shape or is not finite.
+
+    Examples
+    --------
+    >>> K = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    >>> rkhs_inner(K, K[0], K[1])  # reproducing: k(x_0, x_1)
+    tensor(1.0000)
+    """
+    return _values(f, "f", gram) @ (_pseudo_inverse(gram, rtol) @ _values(g, "g", gram))
+
+
+def rkhs_norm(
+    gram: Float[Tensor, "n n"], f: Float[Tensor, " n"], *, rtol: float | None = None
+) -> Float[Tensor, ""]:
+    r"""Norm :math:`\sqrt{f^\top K^+ f}`; arguments and errors as in `rkhs_inner`.
+
+    Examples
+    --------
+    >>> rkhs_norm(torch.tensor([[4.0]]), torch.tensor([6.0]))
+    tensor(3.)
+    """
+    return rkhs_inner(gram, f, f, rtol=rtol).clamp(min=0).sqrt()
+
+
+def kernel_ridge(
+    gram: Float[Tensor, "m m"], targets: Float[Tensor, "m *outputs"], ridge: float
+) -> Float[Tensor, "m *outputs"]:
+    r"""Coefficients :math:`\alpha = (K + m\,\text{ridge}\,I)^{-1} y` of kernel ridge regression.
+
+    :math:`f = \sum_i \alpha_i k(x_i, \cdot)` minimises
+    :math:`\frac1m \sum_i (y_i - f(x_i))^2 + \text{ridge}\,|f|^2` over the function space of k.
+    With targets of shape (m, outputs), each column is a problem of its own.
+
+    Raises
+    ------
+    ValueError
+        If K is not positive semi-definite, the targets do not fit it, or the ridge is not above 0.
+
+    Examples
+    --------
+    >>> kernel_ridge(torch.eye(2), torch.tensor([2.0, 4.0]), ridge=0.5)
+    tensor([1., 2.])
+    """
+    require_psd(gram)
+    _validate.positive(ridge, "ridge")
+    _validate.values(targets, "targets", len(gram), columns=True)
+    penalty = torch.diag(gram.new_full((len(gram),), len(gram) * ridge))
+    alpha: Tensor = torch.linalg.solve(gram + penalty, targets)
+    return alpha
+
+
+def _pseudo_inverse(gram: Tensor, rtol: float | None) -> Tensor:
+    require_psd(gram)
+    inverse: Tensor = torch.linalg.pinv(gram, rtol=rtol, hermitian=True)
+    return inverse
+
+
+def _values(f: Tensor, name: str, gram: Tensor) -> Tensor:
+    _validate.square(gram, "gram")
+    _validate.values(f, name, len(gram))
+    return f

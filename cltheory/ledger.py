@@ -1,0 +1,262 @@
+"""The pages that are made from the evidence: the card of a check, and the ledger of all claims.
+
+Nothing here decides whether evidence holds; :mod:`cltheory.checks` did, when the chapter ran.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cltheory.checks import registry
+
+if TYPE_CHECKING:
+    from docutils import nodes
+
+WORDS = {
+    "symbolic": "proved symbolically",
+    "numeric": "checked numerically",
+    "bound": "checked numerically (inequality)",
+    "rate": "checked numerically (rate)",
+    "counterexample": "counterexample",
+    "observed": "observed in training",
+    "recorded": "observed in a recorded run",
+    "twin": "breaks when",
+}
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one run says of one claim.
+
+    Attributes
+    ----------
+    claim : str
+        The id.
+    source, of_source : str
+        From the registry: where the claim comes from and what we say of the source's sentence.
+    uses : list of str
+        The claims that its derivation leans on.
+    chapter : str
+        The chapter that checks it; empty if none ran.
+    status : str
+        Computed: ``holds``, ``fails``, ``not run`` or ``leans on <ids that do not hold>``.
+    evidence : list of dict
+        The lines of its check and of its training runs, with what was measured.
+    """
+
+    claim: str
+    source: str
+    of_source: str
+    uses: list[str]
+    chapter: str
+    status: str
+    evidence: list[dict[str, Any]]
+
+
+def blocks(executed: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (chapter, evidence block) from every executed notebook of a folder."""
+    for path in sorted(executed.glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                if "cltheory" in output.get("metadata", {}):
+                    yield path.stem, output["metadata"]["cltheory"]
+
+
+def ledger(executed: Path) -> list[Row]:
+    """Return a row for each registered claim, from the executed notebooks of a folder."""
+    found = [(chapter, block) for chapter, block in blocks(executed) if block["role"] != "exercise"]
+    own = {}
+    for claim in registry():
+        mine = [block for _, block in found if block["name"] == claim]
+        checked = any(block["role"] == "claim" for block in mine)
+        own[claim] = "not run" if not checked else _word(all(block["holds"] for block in mine))
+    rows = []
+    for claim, entry in registry().items():
+        mine_in = [(chapter, block) for chapter, block in found if block["name"] == claim]
+        weak = [used for used in _ancestors(claim) if own[used] != "holds"]
+        status = f"leans on {', '.join(weak)}" if weak and own[claim] == "holds" else own[claim]
+        rows.append(
+            Row(
+                claim=claim,
+                source=entry["source"],
+                of_source=entry["of_source"],
+                uses=list(entry["uses"]),
+                chapter=mine_in[0][0] if mine_in else "",
+                status=status,
+                evidence=[line for _, block in mine_in for line in block["evidence"]],
+            )
+        )
+    return rows
+
+
+def _word(holds: bool) -> str:
+    return "holds" if holds else "fails"
+
+
+def _ancestors(claim: str) -> list[str]:
+    seen: list[str] = []
+    pending = list(registry()[claim]["uses"])
+    while pending:
+        used = pending.pop()
+        if used not in seen:
+            seen.append(used)
+            pending += registry()[used]["uses"]
+    return seen
+
+
+def figure(value: float) -> str:
+    """Write a number for a reader: two digits, a power of ten where that is shorter.
+
+    >>> figure(8.9e-15), figure(0.35), figure(0.0)
+    ('8.9·10⁻¹⁵', '0.35', '0')
+    """
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    head = "" if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}·"
+    return f"{head}10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def sentence(line: Mapping[str, Any]) -> str:
+    """Say in words what was measured on one line of evidence, beside what was declared."""
+    m = line["measured"]
+    kind = line["kind"]
+    if kind == "symbolic":
+        return "simplifies to zero" if line["holds"] else f"leaves {m['left']}"
+    if kind == "numeric":
+        loose = "; the tolerance is loose" if m["loose"] else ""
+        return f"largest gap {figure(m['worst'])}, allowed {figure(m['tolerance'])}{loose}"
+    if kind == "bound":
+        return f"least slack {figure(m['least'])}"
+    if kind == "rate":
+        low, high = m["interval"]
+        return (
+            f"median {m['median']:.3f}, central half of seeds {low:.3f} to {high:.3f}; "
+            f"{line['declared']}"
+        )
+    if kind == "counterexample":
+        return f"the sentence fails by {figure(m['least'])}, at least {figure(m['margin'])} asked"
+    if kind == "twin":
+        return f"off by at least {figure(m['least'])}, {figure(m['margin'])} asked"
+    if not m:
+        return "no recorded run yet"
+    where = ""
+    if kind == "recorded":
+        where = f"; {m['device']}, {m['seconds']:.0f} s, seeds {m['seeds']}, commit {m['commit']}"
+    return (
+        f"off the theory by {figure(m['worst'])}, allowed {figure(m['tolerance'])}; "
+        f"an untrained model by {figure(m['untrained'])}{where}"
+    )
+
+
+class EvidenceRenderer:
+    """The plugin of MyST-NB that draws a block of evidence as a card."""
+
+    mime_priority_overrides: ClassVar[list[tuple[str, str, int | None]]] = []
+
+    @staticmethod
+    def handle_mime(renderer: Any, data: Any, inline: bool) -> list[nodes.Element] | None:
+        """Return the card, or None for an output that is not evidence."""
+        block = data.output_metadata.get("cltheory")
+        if inline or data.mime_type != "text/plain" or block is None:
+            return None
+        return [card(block)]
+
+
+def card(block: Mapping[str, Any]) -> nodes.Element:
+    """Draw a block of evidence: what is claimed, how it was checked, when it breaks."""
+    from docutils import nodes
+
+    state = "holds" if block["holds"] else "fails"
+    frame = nodes.container(classes=["evidence", f"evidence-{block['role']}", f"evidence-{state}"])
+    frame["ids"] = [f"{block['role']}-{block['name']}"]
+    title = nodes.paragraph(classes=["evidence-title"])
+    title += nodes.strong("", ("✓ " if block["holds"] else "✗ ") + state)
+    title += nodes.Text(", computed when this page was built")
+    frame += title
+    statement = nodes.paragraph("", "", nodes.strong("", "Statement"), nodes.Text(": "))
+    statement += _statement(block["name"])
+    frame += statement
+    lines = block["evidence"]
+    frame += _list("Checked", [line for line in lines if line["kind"] != "twin"])
+    if twins := [line for line in lines if line["kind"] == "twin"]:
+        frame += _list("Breaks when", twins)
+    foot = f"Seed {block['seed']}, {block['seconds']:.1f} s."
+    frame += nodes.paragraph("", foot, classes=["evidence-foot"])
+    return frame
+
+
+def _statement(label: str) -> list[nodes.Node]:
+    """Link to the theorem or exercise that carries the label, by its number, and name the id."""
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
+
+    domain = "prf" if label in registry() else "std"
+    link = pending_xref("", refdomain=domain, reftype="ref", reftarget=label, refexplicit=False)
+    link += nodes.inline("", label)
+    return [link, nodes.Text(", "), nodes.literal("", label)]
+
+
+def _list(heading: str, lines: list[dict[str, Any]]) -> nodes.Element:
+    from docutils import nodes
+
+    group = nodes.container(classes=["evidence-group"])
+    group += nodes.paragraph("", heading, classes=["evidence-heading"])
+    entries = nodes.bullet_list()
+    for line in lines:
+        text = nodes.paragraph()
+        if line["kind"] != "twin":
+            text += [nodes.strong("", WORDS[line["kind"]]), nodes.Text(": ")]
+        text += nodes.Text(line["scope"])
+        if line["kind"] == "twin":
+            text += [nodes.Text(" (changes "), nodes.literal("", line["measured"]["changes"])]
+            text += nodes.Text(")")
+        text += nodes.Text(". ")
+        text += nodes.emphasis("", sentence(line).capitalize() + ".")
+        if line["measured"].get("older"):
+            text += nodes.inline("", "older run", classes=["evidence-older"])
+        entries += nodes.list_item("", text)
+    group += entries
+    return group
+
+
+def markdown(rows: list[Row]) -> str:
+    """Write the ledger in MyST: a table of all claims, then each claim's evidence."""
+    held = sum(row.status == "holds" for row in rows)
+    lines = [
+        f"**{held} of {len(rows)} claims hold** in the run that made these pages.",
+        "",
+        "| claim | status | the source's sentence | evidence |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        kinds = list(dict.fromkeys(WORDS[line["kind"]] for line in row.evidence))
+        words = ", ".join(kind for kind in kinds if kind != WORDS["twin"])
+        lines.append(f"| {_link(row)} | {_mark(row)} | {row.of_source} | {words} |")
+    for row in rows:
+        lines += ["", f":::{{admonition}} {row.claim}", ":class: ledger", ""]
+        lines.append(f"{_link(row)}. Source: {row.source}; its sentence: {row.of_source}. ")
+        if row.uses:
+            lines.append("Leans on " + ", ".join(f"{{prf:ref}}`{used}`" for used in row.uses) + ".")
+        lines.append("")
+        lines += [
+            f"- *{WORDS[line['kind']]}*: {line['scope']}; {sentence(line)}."
+            for line in row.evidence
+        ]
+        lines.append(":::")
+    return "\n".join(lines)
+
+
+def _link(row: Row) -> str:
+    return f"{{prf:ref}}`{row.claim}`" if row.chapter else row.claim
+
+
+def _mark(row: Row) -> str:
+    return {"holds": "✓ holds", "fails": "✗ fails"}.get(row.status, f"○ {row.status}")

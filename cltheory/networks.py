@@ -1,0 +1,156 @@
+r"""Small networks: multilayer perceptrons, one alone or many side by side.
+
+Weights are drawn from an explicit :class:`torch.Generator` on that generator's device (the CPU
+without one), so that a seed gives the same network on every machine; move it with ``.to(device)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cltheory import _validate
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "erf": torch.erf,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "sin": torch.sin,
+    "tanh": torch.tanh,
+}
+"""The activations by name."""
+
+_GAINS = {"gelu": sqrt(2.0), "relu": sqrt(2.0)}
+
+
+class _Layers(nn.Module):
+    """Affine layers with an activation between them; ``stack`` leads the shape of every weight."""
+
+    def __init__(
+        self,
+        stack: tuple[int, ...],
+        dims: Sequence[int],
+        activation: str,
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        _validate.integer(dims[0], "in_dim", 1)
+        for width in dims[1:-1]:
+            _validate.integer(width, "widths", 1)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
+        device = torch.device("cpu") if generator is None else generator.device
+        self.activation = activation
+
+        def normal(*shape: int, scale: float) -> nn.Parameter:
+            draw = torch.randn(*stack, *shape, generator=generator, device=device, dtype=dtype)
+            return nn.Parameter(scale * draw)
+
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        last = len(dims) - 2
+        for depth, (fan_in, fan_out) in enumerate(pairwise(dims)):
+            gain = _GAINS.get(activation, 1.0) if depth < last else 1.0
+            self.weights.append(normal(fan_in, fan_out, scale=gain / sqrt(fan_in)))
+            self.biases.append(normal(1, fan_out, scale=float(depth < last)))
+
+    def forward(self, x: Float[Tensor, "n in_dim"]) -> Tensor:
+        """Apply the layers to the rows of ``x``; the stack's dimensions lead the result's."""
+        fan_in = self.weights[0].shape[-2]
+        if x.ndim != 2 or x.shape[1] != fan_in:
+            raise ValueError(f"x must have shape (n, {fan_in}), got shape {tuple(x.shape)}")
+        act = ACTIVATIONS[self.activation]
+        # einsum merges stack and width here: one product with x, not one for each of the stack.
+        hidden: Tensor = torch.einsum("ni,...io->...no", x, self.weights[0]) + self.biases[0]
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            hidden = act(hidden) @ weight + bias
+        return hidden
+
+
+class MLP(_Layers):
+    r"""A multilayer perceptron, :math:`(n, d_{in}) \to (n, d_{out})`.
+
+    .. math:: h_0 = x,\quad h_{l+1} = \sigma(h_l) W_l + b_l \ (\sigma = \mathrm{id}\text{ at }l=0)
+
+    :math:`W_l` has independent entries :math:`N(0, g^2/\text{fan in})`, with :math:`g^2 = 2` for
+    hidden layers under ``relu`` and ``gelu`` (He et al. 2015, arXiv 1502.01852) and 1 otherwise;
+    hidden biases are :math:`N(0, 1)`, so that kinks and waves are spread over the inputs; the
+    last bias starts at zero.
+
+    Parameters
+    ----------
+    in_dim, out_dim : int
+        Dimensions of input and output.
+    widths : sequence of int
+        Hidden widths; empty for an affine map.
+    activation : str
+        A name in :data:`ACTIVATIONS`.
+    generator : torch.Generator, optional
+        Source of the weights; PyTorch's global one by default.
+    dtype : torch.dtype, optional
+        PyTorch's default by default.
+
+    Examples
+    --------
+    >>> net = MLP(3, [16, 16], 2, generator=torch.Generator().manual_seed(0))
+    >>> net(torch.ones(5, 3)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        widths: Sequence[int],
+        out_dim: int,
+        *,
+        activation: str = "gelu",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _validate.integer(out_dim, "out_dim", 1)
+        super().__init__((), (in_dim, *widths, out_dim), activation, generator, dtype)
+
+
+class ParallelMLP(_Layers):
+    r"""Independent scalar perceptrons side by side, :math:`(n, d_{in}) \to (n, \text{heads})`.
+
+    Column :math:`j` is an :class:`MLP` of its own; no parameter is shared, and all are evaluated
+    together as batched matrix products.
+
+    Parameters
+    ----------
+    heads : int
+        How many perceptrons.
+    in_dim, widths, activation, generator, dtype
+        As for :class:`MLP`, for every head.
+
+    Examples
+    --------
+    >>> net = ParallelMLP(4, 3, [16], generator=torch.Generator().manual_seed(0))
+    >>> net(torch.ones(5, 3)).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        in_dim: int,
+        widths: Sequence[int],
+        *,
+        activation: str = "gelu",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _validate.integer(heads, "heads", 1)
+        super().__init__((heads,), (in_dim, *widths, 1), activation, generator, dtype)
+
+    def forward(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n heads"]:
+        """Evaluate every head on the rows of ``x``."""
+        return super().forward(x).squeeze(-1).mT
