@@ -1,0 +1,39 @@
+# make book | make test | make chapter C=mercer | make accept [C=mercer] | make site-test
+PYTHON ?= python3
+# Handed to pip as it stands: PIP_FLAGS="--index-url ..." for a mirror, say.
+PIP_FLAGS ?=
+C ?=
+DOIT := .venv/bin/doit -f tools/dodo.py -d .
+
+.PHONY: book test chapter accept record site-test clean
+book: .venv/ready
+	@GOAL=book $(DOIT) book
+
+test: .venv/ready
+	@GOAL=test $(DOIT) test
+
+chapter: .venv/ready
+	@test -n "$(C)" || { echo 'Which one? make chapter C=mercer'; exit 2; }
+	@GOAL=chapter:$(C) $(DOIT) render:$(C)
+
+accept: .venv/ready
+	@.venv/bin/python tools/accept.py $(C)
+
+# A full-size run of one chapter into book/runs/, from the data in the folder DATA.
+record: .venv/ready
+	@test -n "$(C)" || { echo 'Which one? make record C=eigenfunctions DATA=folder'; exit 2; }
+	@CLTHEORY_RECORD=$(C) CLTHEORY_DATA="$(DATA)" .venv/bin/python tools/record.py $(C)
+
+site-test: .venv/ready
+	@GOAL=site-test $(DOIT) site_test
+
+clean:
+	rm -rf _build
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 2; }
+	@echo 'Setting up .venv, once: about 1.5 GB and a few minutes'
+	@$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[book,test]'
+	@mkdir -p _build && touch $@

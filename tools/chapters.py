@@ -1,0 +1,196 @@
+"""What a chapter is: its text, its notebook, and the key that says whether it must run again.
+
+``book/<part>/<chapter>.md`` is the only thing that a person edits. ``notebooks/<chapter>.ipynb`` is
+made from it; the accepted lines of its check cells are carried over from the notebook that stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "cltheory"
+NOTEBOOKS = ROOT / "notebooks"
+RUNS = ROOT / "book" / "runs"
+EXECUTED = ROOT / "_build" / "executed"
+REJECTED = ROOT / "_build" / "rejected"
+
+CHECKED = "nbval-check-output"
+NOTICE = (
+    "*This notebook is generated from `{source}`: edit that file, not this one. "
+    "It needs the package: `pip install cltheory`.*"
+)
+_BLOCK = re.compile(r"\b(claim|observation|exercise)\(\s*[\"']([^\"']+)[\"']")
+
+
+@cache
+def chapters() -> dict[str, Path]:
+    """Return the chapters of ``_toc.yml`` that hold code, by name."""
+    found = {}
+    for file in _files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))):
+        path = ROOT / f"{file}.md"
+        if "{code-cell}" in path.read_text(encoding="utf-8"):
+            found[path.stem] = path
+    return found
+
+
+def _files(node: object) -> list[str]:
+    if isinstance(node, list):
+        return [file for entry in node for file in _files(entry)]
+    if isinstance(node, dict):
+        own = [node[key] for key in ("root", "file") if key in node]
+        return own + [file for value in node.values() for file in _files(value)]
+    return []
+
+
+def blocks(source: str) -> list[tuple[str, str]]:
+    """Return the (role, name) of every evidence block that a cell opens."""
+    return _BLOCK.findall(source)
+
+
+def notebook(name: str) -> nbformat.NotebookNode:
+    """Return the notebook of a chapter's text, with the lines that were accepted so far."""
+    path = chapters()[name]
+    made = jupytext.read(path)
+    notice = nbformat.v4.new_markdown_cell(NOTICE.format(source=path.relative_to(ROOT)))
+    made.cells.insert(0, notice)
+    accepted = accepted_lines(name)
+    for number, cell in enumerate(made.cells):
+        cell["id"] = f"{name}-{number}"  # jupytext draws random ones
+        opened = blocks(cell.source) if cell.cell_type == "code" else []
+        if opened:
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), CHECKED]
+            if tuple(opened) in accepted:
+                cell["execution_count"] = 1  # nbval compares nothing in a cell that never ran
+                cell["outputs"] = [_reference(text) for text in accepted[tuple(opened)]]
+    made.metadata.pop("jupytext", None)
+    return made
+
+
+def code_cells(made: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return the code cells of a notebook."""
+    return [cell for cell in made.cells if cell.cell_type == "code"]
+
+
+def texts(cell: nbformat.NotebookNode) -> list[str]:
+    """Return the declared lines that a cell printed, one string an output."""
+    return [out.data["text/plain"] for out in cell.get("outputs", []) if "data" in out]
+
+
+def accepted_lines(name: str) -> dict[tuple[tuple[str, str], ...], list[str]]:
+    """Return the accepted lines of the notebook that stands, by the blocks of the cell."""
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not path.exists():
+        return {}
+    standing = nbformat.read(path, as_version=4)
+    return {tuple(blocks(c.source)): texts(c) for c in code_cells(standing) if texts(c)}
+
+
+def with_lines(
+    made: nbformat.NotebookNode, lines: dict[tuple[tuple[str, str], ...], list[str]]
+) -> nbformat.NotebookNode:
+    """Put declared lines into the check cells of a notebook, as its reference."""
+    for cell in code_cells(made):
+        if (opened := tuple(blocks(cell.source))) in lines:
+            cell["execution_count"] = 1
+            cell["outputs"] = [_reference(text) for text in lines[opened]]
+    return made
+
+
+def _reference(text: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("display_data", data={"text/plain": text})
+
+
+def write_notebook(name: str, made: nbformat.NotebookNode | None = None) -> bool:
+    """Write the notebook of a chapter if it differs; say whether it did."""
+    path = NOTEBOOKS / f"{name}.ipynb"
+    text = nbformat.writes(made or notebook(name), version=4) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return True
+
+
+def code_key(made: nbformat.NotebookNode) -> str:
+    """Return a hash of the code cells, and of nothing else, of a notebook."""
+    return _hash([cell.source for cell in code_cells(made)])
+
+
+def key(name: str) -> str:
+    """Return the hash of all that an execution of the chapter depends on.
+
+    Its code cells, their accepted lines, the modules that they import directly or through others,
+    the ids of the registry that they name, the recorded run, and the versions that are installed.
+    """
+    made = notebook(name)
+    cells = code_cells(made)
+    opened = {block[1] for cell in cells for block in blocks(cell.source)}
+    registry = yaml.safe_load((PACKAGE / "claims.yml").read_text(encoding="utf-8"))
+    record = RUNS / f"{name}.json"
+    return _hash(
+        [
+            [(cell.source, cell.metadata.get("tags", []), texts(cell)) for cell in cells],
+            {module: _text(PACKAGE / f"{module}.py") for module in imported(cells)},
+            sorted(entry["id"] for entry in registry if entry["id"] in opened),
+            _text(record) if record.exists() else None,
+            _text(ROOT / "constraints.txt"),
+        ]
+    )
+
+
+def imported(cells: list[nbformat.NotebookNode]) -> list[str]:
+    """Return the modules of the package that the cells import, directly or through others."""
+    pending = {module for cell in cells for module in _imports(cell.source)}
+    seen: set[str] = set()
+    while pending:
+        module = pending.pop()
+        seen.add(module)
+        pending |= _imports(_text(PACKAGE / f"{module}.py")) - seen
+    return sorted(seen)
+
+
+def _imports(source: str) -> set[str]:
+    """Return the modules of the package that a source names in its imports."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    found: set[str] = set()
+    code = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%"))
+    for node in _run_nodes(ast.parse(code)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            if "cltheory" in names:  # any submodule may be reached as an attribute
+                found |= modules
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            root, _, rest = name.partition(".")
+            if root == "cltheory":
+                found |= {"__init__", rest.partition(".")[0]}
+    return found & modules
+
+
+def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree, leaving out what runs for a type checker only."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _run_nodes(node)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,256 @@
+"""The steps of the build for doit: what each needs, what it makes, what mends it.
+
+A step runs again only when what it depends on changed in content; dates do not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from doit.exceptions import UnmetDependency
+from doit.reporter import ConsoleReporter
+from doit.tools import config_changed
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import chapters
+
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
+ROOT = chapters.ROOT
+BUILD = ROOT / "_build"
+BUILD.mkdir(exist_ok=True)
+PAGE = BUILD / "html" / "index.html"
+PATH = f"{ROOT / 'tools'}:{ROOT}"  # the tree's own package, whatever is installed
+STRICT = " -W --keep-going" if os.environ.get("STRICT") else ""
+
+
+class Progress(ConsoleReporter):
+    """One line a step, with its seconds; what failed ends with the command that mends it."""
+
+    desc = "one line a step"
+
+    def initialize(self, tasks, selected_tasks):
+        self.started, self.begin = {}, time.perf_counter()
+
+    def say(self, mark, task, note=""):
+        self.outstream.write(f"{mark} {task.doc or task.name:<34} {note}\n")
+        self.outstream.flush()
+
+    def execute_task(self, task):
+        if task.actions:
+            self.started[task.name] = time.perf_counter()
+            self.say("…", task)
+
+    def seconds(self, task):
+        return time.perf_counter() - self.started.get(task.name, time.perf_counter())
+
+    def add_success(self, task):
+        if task.actions:
+            last = [line for line in _output(task).splitlines() if line.strip()][-1:]
+            note = last[0].strip("= ") if task.meta and task.meta.get("tell") and last else ""
+            self.say("✓", task, f"{self.seconds(task):6.1f} s  {note}")
+
+    def add_failure(self, task, fail):
+        if isinstance(fail, UnmetDependency):
+            return
+        self.failures.append({"task": task, "exception": fail})
+        self.say("✗", task, f"{self.seconds(task):6.1f} s")
+
+    def skip_uptodate(self, task):
+        self.say("=", task, "unchanged")
+
+    def complete_run(self):
+        for failure in self.failures:
+            task = failure["task"]
+            text = _output(task) or failure["exception"].get_msg()
+            self.outstream.write(f"\n--- {task.doc or task.name} ---\n{text[-6000:]}\n")
+            self.outstream.write(f"To mend: {(task.meta or {}).get('mend', 'see above')}\n")
+        for message in self.runtime_errors:
+            self.outstream.write(message + "\n")
+        took = time.perf_counter() - self.begin
+        if self.failures or self.runtime_errors:
+            names = ", ".join(failure["task"].name for failure in self.failures)
+            self.outstream.write(f"\nFAILED in {took:.0f} s: {names or 'the build itself'}\n")
+        else:
+            self.outstream.write(f"{_state()} ({took:.0f} s)\n")
+
+
+def _output(task):
+    return "".join((action.out or "") + (action.err or "") for action in task.actions)
+
+
+def _state():
+    goal = os.environ.get("GOAL", "")
+    if goal.startswith("chapter:"):
+        page = next((BUILD / "chapter").rglob(f"{goal[8:]}.html"), None)
+        return f"The chapter stands: {page}"
+    from cltheory.ledger import ledger
+
+    rows = ledger(chapters.EXECUTED)
+    held = f"{sum(row.status == 'holds' for row in rows)} of {len(rows)} claims hold"
+    if goal == "book":
+        return f"The book stands: {held}. First page: {PAGE.as_uri()}"
+    if goal == "site-test":
+        return "The site passes in the browser."
+    return f"All tests pass: {held}."
+
+
+DOIT_CONFIG = {
+    "reporter": Progress,
+    "verbosity": 0,
+    "backend": "json",
+    "dep_file": str(BUILD / ".doit.json"),
+    "num_process": min(2, os.cpu_count() or 1),
+    "par_type": "thread",
+    "continue": True,
+    "default_tasks": ["test"],
+}
+
+
+def _files(*patterns):
+    found = [str(path) for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    return [path for path in found if "__pycache__" not in path]
+
+
+def task_notebooks():
+    """Notebooks of all chapters, made again each time: an edit of one by hand does not last"""
+    return {"doc": "notebooks", "actions": [_write_notebooks], "uptodate": [False]}
+
+
+def _write_notebooks():
+    for name in chapters.chapters():
+        chapters.write_notebook(name)
+
+
+def task_execute():
+    """Every chapter once, under nbval"""
+    for name in chapters.chapters():
+        notebook = f"notebooks/{name}.ipynb"
+        yield {
+            "name": name,
+            "doc": f"chapter {name}",
+            "actions": [
+                f"OMP_NUM_THREADS=1 PYTHONPATH={PATH} {PYTHON} -m pytest -q -p keep "
+                f"-p no:cacheprovider --rootdir={ROOT} --nbval-lax --nbval-current-env "
+                f"--nbval-cell-timeout=600 --keep={name} {notebook}"
+            ],
+            "task_dep": ["notebooks"],
+            "uptodate": [config_changed(chapters.key(name))],
+            "targets": [str(chapters.EXECUTED / f"{name}.ipynb")],
+            "meta": {
+                "mend": f"edit the chapter and run `make chapter C={name}`; where only the lines "
+                f"of a check are new and right, take them with `make accept C={name}`"
+            },
+        }
+
+
+def task_lint():
+    """Format and lint"""
+    return {
+        "doc": "format and lint",
+        "actions": [f"{BIN}/ruff format --check .", f"{BIN}/ruff check ."],
+        "file_dep": _files("*/*.py", "*/*/*.py", "pyproject.toml"),
+        "meta": {"mend": ".venv/bin/ruff format . && .venv/bin/ruff check --fix ."},
+    }
+
+
+def task_types():
+    """Strict types of the package"""
+    return {
+        "doc": "strict types",
+        "actions": [f"{BIN}/mypy"],
+        "file_dep": _files("cltheory/*.py", "pyproject.toml"),
+        "meta": {"tell": True, "mend": "edit the lines named above; then `make test`"},
+    }
+
+
+def task_unit():
+    """The package against independent re-derivations"""
+    skipped = "--ignore=tests/test_book.py --ignore=tests/test_site.py"
+    return {
+        "doc": "unit tests",
+        "actions": [
+            f"OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= {PYTHON} -m pytest -q -n 2 "
+            f"--dist=worksteal --doctest-modules {skipped} tests cltheory"
+        ],
+        "file_dep": _files("cltheory/*", "tests/*.py", "tools/*.py", "*.toml", "constraints.txt"),
+        "task_dep": ["execute"],
+        "meta": {"tell": True, "mend": "edit the test or the function named above; `make test`"},
+    }
+
+
+def task_structure():
+    """Registry, labels, checks and evidence fit together"""
+    return {
+        "doc": "structure of the book",
+        "actions": [f"{PYTHON} -m pytest -q tests/test_book.py"],
+        "file_dep": [
+            *_files("book/**/*", "notebooks/*.ipynb", "cltheory/claims.yml", "_*.yml", "*.md"),
+            *_files("tests/test_book.py", "tools/*.py", "cltheory/ledger.py"),
+            *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
+        ],
+        "task_dep": ["execute"],
+        "meta": {"tell": True, "mend": "edit the file named above; then `make test`"},
+    }
+
+
+def task_test():
+    """Everything but the browser"""
+    return {"actions": None, "task_dep": ["lint", "types", "execute", "structure", "unit"]}
+
+
+def task_book():
+    """The rendered book"""
+    return {
+        "doc": "pages",
+        "actions": [f"{BIN}/jupyter-book build .{STRICT}"],
+        "file_dep": [
+            *_files("book/**/*.*", "_*.yml", "tools/pages.py", "tools/chapters.py"),
+            *_files("cltheory/*.py", "cltheory/claims.yml"),
+            *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
+        ],
+        "uptodate": [config_changed(STRICT)],
+        "task_dep": ["execute"],
+        "targets": [str(PAGE)],
+        "meta": {"mend": "edit the file named above; then `make book`"},
+    }
+
+
+def task_render():
+    """One chapter on its own, into _build/chapter"""
+    for name, path in chapters.chapters().items():
+        folder = BUILD / "chapter"
+        yield {
+            "name": name,
+            "doc": f"page of {name}",
+            "actions": [
+                (_one_toc, [folder / "_toc.yml", path]),
+                f"{BIN}/jupyter-book build . --toc {folder}/_toc.yml --path-output {folder}",
+            ],
+            "task_dep": [f"execute:{name}"],
+            "meta": {"mend": f"edit the file named above; then `make chapter C={name}`"},
+        }
+
+
+def _one_toc(toc, path):
+    root = path.relative_to(ROOT).with_suffix("")
+    toc.parent.mkdir(parents=True, exist_ok=True)
+    toc.write_text(
+        f"format: jb-book\nroot: {root}\nchapters:\n- file: book/bibliography\n", encoding="utf-8"
+    )
+
+
+def task_site_test():
+    """The built site in a real browser"""
+    return {
+        "doc": "site in a real browser",
+        "actions": [f"{PYTHON} -m pytest -q -rs tests/test_site.py"],
+        "file_dep": [*_files("tests/test_site.py"), str(PAGE)],
+        "task_dep": ["book"],
+        "uptodate": [False],
+        "meta": {"tell": True, "mend": "edit the page named above; then `make site-test`"},
+    }

@@ -1,0 +1,75 @@
+"""A pytest plugin: keep what nbval received, so that the pages show that very run.
+
+``--keep NAME`` writes ``_build/executed/NAME.ipynb`` if every cell passed, and
+``_build/rejected/NAME.ipynb`` otherwise; a check cell without accepted lines does not pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import chapters
+
+
+def pytest_addoption(parser):
+    parser.addoption("--keep", metavar="NAME", default=None, help="the chapter that is executed")
+
+
+def pytest_configure(config):
+    if config.getoption("--keep"):
+        config.pluginmanager.register(Keeper(config.getoption("--keep")))
+
+
+class Keeper:
+    def __init__(self, name):
+        self.name, self.start = name, time.perf_counter()
+        # Taken before the run: an edit made while the chapter runs must make it stale.
+        self.key = chapters.key(name)
+        self.cells = {}
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = (yield).get_result()
+        if call.when != "call" or not hasattr(item, "test_outputs"):
+            return
+        checked = chapters.CHECKED in item.cell.metadata.get("tags", [])
+        if report.passed and checked and not item.cell.outputs:
+            report.outcome = "failed"
+            report.longrepr = f"cell {item.cell_num} of {self.name} has no accepted lines"
+        self.cells[item.cell_num] = (item.test_outputs, report.passed)
+
+    def pytest_sessionfinish(self, session):
+        executed = chapters.EXECUTED / f"{self.name}.ipynb"
+        rejected = chapters.REJECTED / f"{self.name}.ipynb"
+        made = chapters.notebook(self.name)
+        code = chapters.code_cells(made)
+        for number, cell in enumerate(code):
+            outputs, _ = self.cells.get(number, ([], False))
+            cell.execution_count = number + 1
+            cell.outputs = [_output(out, number + 1) for out in outputs]
+        made.metadata["cltheory"] = {
+            "key": self.key,
+            "code": chapters.code_key(made),
+            "seconds": round(time.perf_counter() - self.start, 1),
+        }
+        passed = len(self.cells) == len(code) and all(ok for _, ok in self.cells.values())
+        keep, drop = (executed, rejected) if passed else (rejected, executed)
+        drop.unlink(missing_ok=True)
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        part = keep.with_suffix(".part")
+        part.write_text(nbformat.writes(made, version=4), encoding="utf-8")
+        Path(part).replace(keep)
+
+
+def _output(out, count):
+    out = nbformat.from_dict(copy.deepcopy(dict(out)))
+    if out.output_type == "stream":
+        out.pop("metadata", None)
+    if out.output_type == "execute_result":
+        out.execution_count = count
+    return out

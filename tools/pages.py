@@ -1,0 +1,108 @@
+"""The Sphinx extension of the book: outputs of the checked run, the ledger, no network."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from docutils.statemachine import StringList
+from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+import chapters
+from cltheory import ledger
+
+MATHJAX = "tex-svg.js"  # one file, glyphs inside: no font is requested
+
+
+def read(text: str) -> nbformat.NotebookNode:
+    """Read a page; a chapter gets the outputs of the run that executed these very cells."""
+    page = read_myst_markdown_notebook(text, add_source_map=True)
+    code = chapters.code_cells(page)
+    if not (is_myst_markdown_notebook(text) and code):
+        return page
+    for path in sorted(chapters.EXECUTED.glob("*.ipynb")):
+        run = nbformat.read(path, as_version=4)
+        if run.metadata["cltheory"]["code"] == chapters.code_key(page):
+            for cell, executed in zip(code, chapters.code_cells(run), strict=True):
+                cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+            return page
+    raise ExtensionError("a chapter was not executed as it stands. Run: make book")
+
+
+def refuse_older_runs(app, env, docnames) -> None:
+    """Stop the build where a chapter's run is not of today's code: a page shows no older output."""
+    stale = []
+    shown = {Path(docname).name for docname in env.found_docs}
+    for name in shown & set(chapters.chapters()):
+        path = chapters.EXECUTED / f"{name}.ipynb"
+        run = nbformat.read(path, as_version=4).metadata["cltheory"] if path.exists() else {}
+        if run.get("key") != chapters.key(name):
+            stale.append(name)
+    if stale:
+        names = ", ".join(sorted(stale))
+        raise ExtensionError(f"no run of today's code for: {names}. Run: make book")
+
+
+def depend_on_the_run(app, doctree) -> None:
+    """Render a chapter again when its run is newer than its page."""
+    name = Path(app.env.docname).name
+    if name in chapters.chapters():
+        app.env.note_dependency(str(chapters.EXECUTED / f"{name}.ipynb"))
+
+
+class Ledger(SphinxDirective):
+    """``{ledger}``: the table of all claims and their evidence."""
+
+    def run(self):
+        for path in (*chapters.EXECUTED.glob("*.ipynb"), chapters.PACKAGE / "claims.yml"):
+            self.env.note_dependency(str(path))
+        text = ledger.markdown(ledger.ledger(chapters.EXECUTED))
+        node = nodes.container(classes=["ledger-page"])
+        self.state.nested_parse(StringList(text.splitlines(), "ledger"), 0, node)
+        return [node]
+
+
+def use_local_mathjax(app) -> None:
+    app.config.mathjax_path = f"mathjax/{MATHJAX}"
+
+
+def copy_mathjax(app, error) -> None:
+    if error is None and app.builder.format == "html":
+        spec = importlib.util.find_spec("sphinx-mathjax-offline")
+        source = Path(spec.origin).parent / "static" / "mathjax" / MATHJAX
+        target = Path(app.outdir) / "_static" / "mathjax"
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target / MATHJAX)
+
+
+def mend_roles(app, pagename, templatename, context, doctree) -> None:
+    """Give the entries of the bibliography the role that browsers still know."""
+    if "doc-biblioentry" in context.get("body", ""):
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def drop_thebe(app, pagename, templatename, context, doctree) -> None:
+    """Leave out the loader of a service that these pages do not use; it reports an error."""
+
+    def kept(file) -> bool:
+        body = (getattr(file, "attributes", None) or {}).get("body") or ""
+        return "thebe" not in str(getattr(file, "filename", "")) and "THEBE" not in body
+
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context.get(kind) or [] if kept(file)]
+
+
+def setup(app):
+    app.add_directive("ledger", Ledger)
+    app.connect("builder-inited", use_local_mathjax)
+    app.connect("env-before-read-docs", refuse_older_runs)
+    app.connect("doctree-read", depend_on_the_run)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", mend_roles)
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
