@@ -1,0 +1,246 @@
+import gzip
+import hashlib
+import http.server
+import os
+import struct
+import threading
+
+import numpy as np
+import pooch
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from cltheory import data
+
+SIZES = {"train": 5, "test": 3}
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}i", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {
+        split: (
+            rng.integers(0, 256, (n, 28, 28), dtype=np.uint8),
+            rng.integers(0, 10, n, dtype=np.uint8),
+        )
+        for split, n in SIZES.items()
+    }
+
+
+@pytest.fixture
+def folder(arrays, tmp_path, monkeypatch):
+    """A folder with a small MNIST, and its checksums in the place of the real ones."""
+    root = tmp_path / "mnist"
+    root.mkdir()
+    table = {}
+    for split, files in data.MNIST_FILES.items():
+        entries = []
+        for file, array in zip(files, arrays[split], strict=True):
+            raw = idx(array)
+            archive = gzip.compress(raw)
+            (root / f"{file.name}.gz").write_bytes(archive)
+            sums = hashlib.sha256(raw).hexdigest(), hashlib.md5(archive).hexdigest()
+            entries.append(type(file)(file.name, *sums))
+        table[split] = tuple(entries)
+    monkeypatch.setattr(data, "MNIST_FILES", table)
+    return root
+
+
+@pytest.fixture
+def server(folder, tmp_path, monkeypatch):
+    """The folder behind a loopback address, an empty cache, and the paths that were asked for."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self):
+            requests.append(self.path)
+            if server.cut:
+                body = (folder / self.path.lstrip("/")).read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2])
+            else:
+                super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.cut = False
+    server.requests = requests
+    server.cache = tmp_path / "cache"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setattr(data, "MNIST_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(pooch, "os_cache", lambda project: server.cache / project)
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def kept(server):
+    return [path.name for path in server.cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_digits(dtype):
+    images, labels = data.digits(dtype=dtype)
+    bunch = load_digits()
+    assert images.dtype == dtype
+    assert labels.dtype == torch.int64
+    assert images.shape == (1797, 8, 8)
+    assert (images.min(), images.max()) == (0, 1)
+    assert np.array_equal(images.numpy() * 16, bunch.images)
+    assert np.array_equal(labels.numpy(), bunch.target)
+
+
+@pytest.mark.parametrize("split", SIZES)
+@pytest.mark.parametrize("plain", [False, True])
+def test_mnist_from_a_folder(folder, arrays, split, plain):
+    if plain:
+        for path in list(folder.iterdir()):
+            path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+            path.unlink()
+    images, labels = data.mnist(folder, split=split)
+    assert images.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    np.testing.assert_allclose(images.numpy() * 255, arrays[split][0], rtol=1e-6)
+    assert np.array_equal(labels.numpy(), arrays[split][1])
+
+
+def test_mnist_in_float64_from_a_string(folder):
+    assert data.mnist(str(folder), dtype=torch.float64).images.dtype == torch.float64
+
+
+def truncate_archive(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def garble_archive(path):
+    path.write_bytes(b"<html>" + path.read_bytes())
+
+
+def truncate_content(path):
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
+
+
+def flip_a_bit(path):
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[-1] ^= 1
+    path.write_bytes(gzip.compress(bytes(raw)))
+
+
+def swap_for_another(path):
+    path.write_bytes((path.parent / "t10k-images-idx3-ubyte.gz").read_bytes())
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate_archive, "must be a gzip file, got a truncated or corrupt one"),
+        (garble_archive, "must be a gzip file, got a truncated or corrupt one"),
+        (truncate_content, "must have the sha256 .*truncated, corrupt or another file"),
+        (flip_a_bit, "must have the sha256 .*truncated, corrupt or another file"),
+        (swap_for_another, "must have the sha256 .*truncated, corrupt or another file"),
+        (empty, "must have the sha256 .*truncated, corrupt or another file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"])
+def test_a_damaged_file_is_refused_by_name(folder, damage, message, name):
+    damage(folder / name)
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        data.mnist(folder)
+    assert len(data.mnist(folder, split="test").images) == SIZES["test"]
+
+
+def test_a_missing_file_or_folder_is_named(folder, tmp_path):
+    (folder / "train-labels-idx1-ubyte.gz").unlink()
+    message = "no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz in .*mnist"
+    with pytest.raises(FileNotFoundError, match=message):
+        data.mnist(folder)
+    with pytest.raises(FileNotFoundError, match=r"no train-images-idx3-ubyte or .*nowhere"):
+        data.mnist(tmp_path / "nowhere")
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'valid'"):
+        data.mnist(split="valid")
+
+
+def test_mnist_is_downloaded_once(server, arrays):
+    images, labels = data.mnist()
+    assert np.array_equal(labels.numpy(), arrays["train"][1])
+    assert sorted(kept(server)) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+    assert len(server.requests) == 2
+    assert torch.equal(data.mnist().images, images)
+    assert len(server.requests) == 2
+
+
+def test_a_cut_download_leaves_nothing(server):
+    server.cut = True
+    with pytest.raises(OSError, match=r"could not download http.*train-images-idx3-ubyte\.gz"):
+        data.mnist()
+    assert kept(server) == []
+
+
+def test_a_wrong_download_is_refused_and_leaves_nothing(server, folder):
+    swap_for_another(folder / "train-images-idx3-ubyte.gz")
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz"):
+        data.mnist()
+    assert kept(server) == []
+
+
+def test_a_file_that_the_server_lacks_is_named(server, folder):
+    (folder / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(
+        OSError, match=r"could not download http.*train-images-idx3-ubyte\.gz .*404"
+    ):
+        data.mnist()
+    assert kept(server) == []
+
+
+def test_a_damaged_cache_is_replaced(server):
+    expected = data.mnist().images
+    for path in server.cache.rglob("*.gz"):
+        truncate_archive(path)
+    assert torch.equal(data.mnist().images, expected)
+
+
+# The real files, where a variable says that they are at hand; their checksums are in the package.
+REAL = os.environ.get("CLTHEORY_MNIST")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("source", ["small", *(["real"] if REAL else [])])
+def test_images_and_labels_belong_together(source, split, request):
+    root = REAL if source == "real" else request.getfixturevalue("folder")
+    images, labels = data.mnist(root, split=split)
+    sizes = {"train": 60_000, "test": 10_000} if source == "real" else SIZES
+    assert images.shape == (sizes[split], 28, 28)
+    assert labels.shape == (sizes[split],)
+    assert (images.min(), images.max()) == (0, 1)
+    assert labels.max() <= 9
+
+
+def test_everything_is_on_the_device_that_is_asked_for(folder):
+    torch.set_default_device("meta")
+    try:
+        made = [*data.digits(), *data.mnist(folder)]
+    finally:
+        torch.set_default_device(None)
+    assert {x.device.type for x in made} == {"cpu"}
+    assert data.digits(device="meta").images.device.type == "meta"

@@ -1,0 +1,184 @@
+"""One execution: nbval compares, a broken module turns its chapter red, no page shows older output.
+
+A project of two one-claim chapters is laid out in a temporary folder, with this tree's tools.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+HEADER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+"""
+CHAPTER = (
+    HEADER
+    + """# {title}
+
+Some prose.
+
+```{{code-cell}} ipython3
+from cltheory.checks import claim
+from cltheory.{module} import constant
+
+def gap(*, shift=0):
+    return round(constant()) - 2 + shift
+
+with claim("{claim}") as c:
+    c.symbolic("one case", gap)
+    c.twin("shifted", shift=1, margin=0.5)
+```
+
+```{{code-cell}} ipython3
+print(constant())
+```
+"""
+)
+SOURCE = '"""A module."""\n\n\ndef constant() -> float:\n    """Return two."""\n    return 2.0\n'
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small project; chapter ``one`` uses module ``first``, ``two`` uses ``second``."""
+    for folder in ("tools", "cltheory"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__py*"))
+    for name in ("pyproject.toml", "constraints.txt", "_config.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    book = tmp_path / "book"
+    (book / "_static").mkdir(parents=True)
+    (book / "references.bib").write_text("")
+    (book / "_static" / "book.css").write_text("")
+    for title, module, claim in (
+        ("One", "first", "rkhs-finite"),
+        ("Two", "second", "nystrom"),
+    ):
+        (tmp_path / "cltheory" / f"{module}.py").write_text(SOURCE)
+        text = CHAPTER.format(title=title, module=module, claim=claim)
+        (book / f"{title.lower()}.md").write_text(text)
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/one\nchapters:\n- file: book/two\n"
+    )
+    return tmp_path
+
+
+def run(project, *command):
+    environment = {**os.environ, "PYTHONPATH": f"{project}:{project / 'tools'}", "GOAL": "test"}
+    return subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def doit(project, *tasks):
+    return run(project, BIN / "doit", "-f", "tools/dodo.py", "-d", ".", *tasks)
+
+
+def accept(project, *names):
+    return run(project, sys.executable, "tools/accept.py", *names)
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_whole_path_of_a_chapter(project):
+    one = project / "book" / "one.md"
+    notebook = project / "notebooks" / "one.ipynb"
+
+    first = doit(project, "execute")
+    assert first.returncode != 0, "a check cell without accepted lines must not pass"
+    assert "no accepted lines" in first.stdout
+    assert "make accept C=one" in first.stdout
+
+    taken = accept(project)
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    assert "+rkhs-finite | symbolic | one case | simplifies to 0 | holds" in taken.stdout
+    second = doit(project, "execute")
+    assert second.returncode == 0, second.stdout
+
+    third = doit(project, "execute")
+    assert "= chapter one" in third.stdout
+    assert "✓ chapter" not in third.stdout, "nothing changed, nothing runs"
+
+    replace(one, "Some prose.", "Other prose.")
+    prose = doit(project, "execute")
+    assert "✓ chapter" not in prose.stdout, "prose executes nothing"
+    assert "Other prose." in notebook.read_text()
+
+    replace(notebook, "one case", "two cases")
+    changed_line = doit(project, "execute:one")
+    assert changed_line.returncode != 0, "one changed accepted line must turn the chapter red"
+    assert "one case" in changed_line.stdout
+    assert accept(project, "one").returncode == 0
+    assert doit(project, "execute").returncode == 0
+
+    replace(project / "cltheory" / "first.py", "return 2.0", "return 2.6")
+    broken = doit(project, "execute")
+    assert "✗ chapter one" in broken.stdout
+    assert "= chapter two" in broken.stdout, "a chapter that does not use the module stands"
+    assert "FAILED" in broken.stdout
+    assert accept(project, "one").returncode != 0, "a claim that fails is never accepted"
+    assert not (project / "_build" / "executed" / "one.ipynb").exists()
+    page = run(project, BIN / "jupyter-book", "build", ".")
+    assert page.returncode != 0, "no page of a chapter that failed"
+    assert "Run: make book" in page.stdout + page.stderr
+
+
+def test_a_page_never_shows_the_output_of_an_older_run(project):
+    doit(project, "execute")
+    accept(project)
+    built = doit(project, "book")
+    assert built.returncode == 0, built.stdout
+    page = project / "_build" / "html" / "book" / "one.html"
+    assert "computed when this page was built" in page.read_text()
+    assert "2.125" not in page.read_text()
+
+    # The claim still holds with this constant, but the chapter prints another number.
+    replace(project / "cltheory" / "first.py", "return 2.0", "return 2.125")
+    refused = run(project, BIN / "jupyter-book", "build", ".", "--all")
+    assert refused.returncode != 0, "the run on disk is of older code"
+    assert "no run of today's code for: one" in refused.stdout + refused.stderr
+    assert doit(project, "book").returncode == 0
+    assert "2.125" in page.read_text(), "the page shows the newest run"
+
+
+def test_imports_are_followed_through_modules(project):
+    script = (
+        "import chapters\n"
+        "cell = lambda s: chapters.nbformat.v4.new_code_cell(s)\n"
+        "print(chapters.imported([cell('from cltheory.ledger import card')]))\n"
+        "print(len(chapters.imported([cell('import cltheory')])))\n"
+        "print(chapters.imported([cell('%time x\\nimport numpy')]))\n"
+    )
+    lines = run(project, sys.executable, "-c", script).stdout.splitlines()
+    assert {"ledger", "checks", "_measure"} <= set(eval(lines[0]))
+    assert "mercer" not in eval(lines[0])
+    assert int(lines[1]) == len(list((project / "cltheory").glob("*.py")))
+    assert eval(lines[2]) == []
+
+
+def test_a_reference_is_carried_by_its_block_not_by_its_place(project):
+    doit(project, "execute")
+    accept(project)
+    one = project / "book" / "one.md"
+    replace(one, "Some prose.", "```{code-cell} ipython3\nx = 1\n```\n")
+    assert doit(project, "execute:one").returncode == 0
+    cells = nbformat.read(project / "notebooks" / "one.ipynb", as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert [bool(cell.outputs) for cell in code] == [False, True, False]

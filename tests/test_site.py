@@ -1,0 +1,225 @@
+"""The built site in a real browser, from its folder, with the network cut.
+
+Screenshots of every page, wide, narrow and dark, go to ``_build/screenshots``: look at them.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "_build" / "html"
+SHOTS = ROOT / "_build" / "screenshots"
+PAGES = sorted(
+    str(path.relative_to(SITE))
+    for path in [*SITE.glob("*.html"), *SITE.glob("book/**/*.html")]
+    if 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")
+)
+CONTENT = [page for page in PAGES if page.startswith("book/")]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+
+TYPESET = """async () => {
+  if (!window.MathJax) return [];
+  await MathJax.startup.promise;
+  const maths = [...document.querySelectorAll('.math')];
+  const raw = maths.filter(m => !m.querySelector('mjx-container'));
+  const bad = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')];
+  return [...raw, ...bad].map(m => m.textContent.slice(0, 80));
+}"""
+
+CUT_OFF = """() => {
+  const width = document.documentElement.clientWidth, found = [];
+  const scrolls = e => e && e !== document.body &&
+    (/(auto|scroll|hidden)/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  for (const e of document.querySelectorAll('.bd-article *')) {
+    const box = e.getBoundingClientRect();
+    if (box.width && box.height && (box.right > width + 1 || box.left < -1) &&
+        !scrolls(e) && !e.closest('mjx-assistive-mml, .sr-only, svg'))
+      found.push(`${e.tagName}.${e.className} ${Math.round(box.left)}..${Math.round(box.right)}`);
+  }
+  if (document.documentElement.scrollWidth > width + 1)
+    found.push(`the page is ${document.documentElement.scrollWidth} wide`);
+  return found.slice(0, 10);
+}"""
+
+OVERLAP = """() => {
+  const found = [];
+  for (const parent of document.querySelectorAll('.bd-article section, .bd-article .container')) {
+    const boxes = [...parent.children].filter(e => e.offsetParent &&
+      getComputedStyle(e).position === 'static').map(e => [e, e.getBoundingClientRect()]);
+    for (let i = 1; i < boxes.length; i++) {
+      const [above, a] = boxes[i - 1], [below, b] = boxes[i];
+      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      if (a.bottom - b.top > 2 && across > 2 && a.height && b.height)
+        found.push(`${above.tagName}.${above.className} over ${below.tagName}.${below.className}`);
+    }
+  }
+  return found.slice(0, 10);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        reason = f"no browser: install one of {', '.join(BROWSERS)}, then run make site-test"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def soups():
+    return {
+        page: BeautifulSoup((SITE / page).read_text(encoding="utf-8"), "html.parser")
+        for page in PAGES
+    }
+
+
+class Visit:
+    """A page that was opened, with everything it complained of or asked for outside its folder."""
+
+    def __init__(self, browser, page, size, scheme="light"):
+        self.context = browser.new_context(viewport=size, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.troubles = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        self.page.route("**/*", self._route)
+        self.page.goto((SITE / page).as_uri(), wait_until="load")
+        self.untypeset = self.page.evaluate(TYPESET)
+
+    def _console(self, message):
+        if message.type == "error":
+            self.troubles.append(f"console: {message.text}")
+
+    def _route(self, route):
+        url = route.request.url
+        inside = url.startswith((SITE.as_uri(), "data:", "blob:"))
+        if inside and (not url.startswith("file:") or _file(url).exists()):
+            route.continue_()
+        else:
+            self.troubles.append(f"request: {url}")
+            route.abort()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+
+def _file(url):
+    return Path(unquote(urldefrag(url).url.removeprefix("file://").partition("?")[0]))
+
+
+def test_the_site_is_there():
+    assert CONTENT, "build it first: make book"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_loads_clean_and_all_of_its_maths_is_typeset(browser, page):
+    with Visit(browser, page, WIDE) as visit:
+        assert visit.troubles == []
+        assert visit.untypeset == []
+        shot(visit, page, "wide")
+
+
+@pytest.mark.parametrize("page", CONTENT)
+def test_nothing_is_cut_off_or_overlaps_on_a_phone(browser, page):
+    with Visit(browser, page, NARROW) as visit:
+        for details in visit.page.query_selector_all(".bd-article details"):
+            details.evaluate("element => element.open = true")
+        assert visit.page.evaluate(CUT_OFF) == []
+        assert visit.page.evaluate(OVERLAP) == []
+        shot(visit, page, "narrow")
+
+
+@pytest.mark.parametrize("page", CONTENT)
+def test_a_wide_page_has_no_overlap(browser, page):
+    with Visit(browser, page, WIDE) as visit:
+        assert visit.page.evaluate(CUT_OFF) == []
+        assert visit.page.evaluate(OVERLAP) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", CONTENT)
+def test_no_violation_of_wcag_a_or_aa(browser, page, scheme):
+    with Visit(browser, page, WIDE, scheme) as visit:
+        assert visit.page.evaluate("document.documentElement.dataset.theme") == scheme
+        report = Axe().run(visit.page, options=WCAG).response
+        found = [
+            f"{rule['id']}: {node['html'][:150]}"
+            for rule in report["violations"]
+            for node in rule["nodes"][:5]
+        ]
+        assert found == []
+        if scheme == "dark":
+            shot(visit, page, "dark")
+
+
+@pytest.mark.parametrize("page", CONTENT)
+def test_every_dropdown_opens(browser, page):
+    with Visit(browser, page, WIDE) as visit:
+        for details in visit.page.query_selector_all(".bd-article details"):
+            details.query_selector("summary").click()
+            assert details.evaluate("element => element.open")
+            inside = details.evaluate(
+                "e => [...e.children].slice(1).some(c => c.getBoundingClientRect().height > 0)"
+            )
+            assert inside, "an open dropdown shows nothing"
+        assert visit.troubles == []
+
+
+def test_every_internal_link_and_anchor_resolves(soups):
+    anchors = {
+        page: {tag.get("id") for tag in soup.find_all(id=True)} for page, soup in soups.items()
+    }
+    broken = []
+    for page, soup in soups.items():
+        for tag in soup.find_all("a", href=True):
+            target, anchor = urldefrag(tag["href"])
+            if target.startswith(("http:", "https:", "mailto:", "data:")):
+                continue
+            path = (SITE / page).parent / unquote(target) if target else SITE / page
+            if not path.exists():
+                broken.append(f"{page}: {tag['href']}")
+                continue
+            name = os.path.relpath(path, SITE)
+            if anchor and name in anchors and unquote(anchor) not in anchors[name]:
+                broken.append(f"{page}: {tag['href']}")
+    assert broken == []
+
+
+def test_every_figure_has_alt_text(soups):
+    bad = [
+        f"{page}: {tag.get('src')}"
+        for page, soup in soups.items()
+        for tag in (soup.select_one(".bd-article") or soup).find_all("img")
+        if len(tag.get("alt") or "") < 20 or (tag.get("alt") or "").startswith("../")
+    ]
+    assert bad == []
+
+
+def shot(visit, page, name):
+    if page in CONTENT:
+        path = SHOTS / f"{Path(page).stem}-{name}.png"
+        visit.page.screenshot(path=path, full_page=True)
