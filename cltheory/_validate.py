@@ -93,11 +93,11 @@ def symmetric(gram: Tensor, name: str) -> None:
 
 
 def spectrum(eigenvalues: Tensor, name: str, rtol: float) -> None:
-    """Require eigenvalues of a positive semi-definite matrix, up to `rtol` times the largest."""
+    """Require eigenvalues of a positive semidefinite matrix, up to `rtol` times the largest."""
     least = eigenvalues.min()
     if not holds(least >= -rtol * eigenvalues.abs().max()):
         raise ValueError(
-            f"{name} must be positive semi-definite, got {float(least):.3g} as its most negative "
+            f"{name} must be positive semidefinite, got {float(least):.3g} as its most negative "
             "eigenvalue"
         )
 

@@ -69,7 +69,7 @@ def rayleigh(
     psi : Tensor, shape (n, k)
         Function values on the points.
     gram : Tensor, shape (n, n)
-        The kernel on the points, symmetric and positive semi-definite.
+        The kernel on the points, symmetric and positive semidefinite.
     weights : Tensor, shape (n,), optional
         Weights of a quadrature of the law, with sum one.
 
@@ -186,7 +186,7 @@ def neuralef_direction(
     Parameters
     ----------
     operator : Tensor, shape (..., n, n)
-        Symmetric positive semi-definite matrix :math:`A`.
+        Symmetric positive semidefinite matrix :math:`A`.
     psi : Tensor, shape (..., n, k)
         Euclidean unit columns.
 

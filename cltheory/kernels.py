@@ -1,18 +1,10 @@
-r"""Positive semi-definite kernels, their Gram matrices, and their function spaces on finite sets.
+r"""Positive semidefinite kernels and their Gram matrices.
 
 A kernel is a function of two point sets that returns the matrix of its values:
 ``rbf(bandwidth=1.0)(x, y)`` has shape (n, m). A *profile* is a kernel on the sphere written as a
 function of the inner product :math:`t`, where :math:`r^2 = 2 - 2t` is the squared distance;
 `on_sphere` turns it into a kernel of two point sets. A parameter out of its range, or points that
 do not fit the kernel, raise a ValueError that names them.
-
-On n points the reproducing kernel Hilbert space of a Gram matrix :math:`K \succeq 0` is the range
-of K with :math:`\langle f, g \rangle = f^\top K^+ g` [1]_.
-
-References
-----------
-.. [1] Aronszajn, N. (1950). Theory of reproducing kernels. Transactions of the American
-   Mathematical Society 68. Theorem number unknown.
 """
 
 import math
@@ -63,7 +55,7 @@ def polynomial(degree: int, offset: float = 1.0) -> Kernel:
     r"""Polynomial kernel :math:`k(x, y) = (x^\top y + \text{offset})^{\text{degree}}`.
 
     The degree is at least 1, and the offset at least 0: below, the kernel is not positive
-    semi-definite.
+    semidefinite.
 
     Examples
     --------
@@ -154,7 +146,7 @@ def gaussian(a: float) -> Profile:
 def logarithmic(a: float) -> Profile:
     r"""Profile :math:`\kappa(t) = -\tfrac12 \log(1 + a r^2)` for :math:`a > 0`.
 
-    Positive semi-definite up to a constant only: its mean over the sphere is negative.
+    Positive semidefinite up to a constant only: its mean over the sphere is negative.
 
     Examples
     --------
@@ -181,7 +173,7 @@ def riesz(s: float) -> Profile:
     r"""Profile :math:`\kappa(t) = \operatorname{sign}(s)\, r^{-s}` for :math:`s \ne 0`.
 
     For :math:`s > 0` it is infinite at :math:`t = 1`. For :math:`-2 \le s < 0` it is positive
-    semi-definite up to a constant, below :math:`-2` not even that.
+    semidefinite up to a constant, below :math:`-2` not even that.
 
     Examples
     --------
@@ -304,7 +296,7 @@ def require_psd(
     --------
     >>> require_psd(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
     Traceback (most recent call last):
-    ValueError: gram must be positive semi-definite, got -1 as its most negative eigenvalue
+    ValueError: gram must be positive semidefinite, got -1 as its most negative eigenvalue
     """
     _validate.symmetric(gram, name)
     gram = gram.detach()
@@ -329,103 +321,3 @@ def is_psd(gram: Float[Tensor, "n n"], *, rtol: float | None = None) -> bool:
     except ValueError:
         return False
     return True
-
-
-def project_to_range(
-    gram: Float[Tensor, "n n"], f: Float[Tensor, " n"], *, rtol: float | None = None
-) -> Float[Tensor, " n"]:
-    r"""Nearest member of the function space, :math:`K K^+ f`; `rtol` as in `rkhs_inner`.
-
-    Examples
-    --------
-    >>> project_to_range(torch.ones(2, 2), torch.tensor([1.0, 3.0]))
-    tensor([2.0000, 2.0000])
-    """
-    return gram @ (_pseudo_inverse(gram, rtol) @ _values(f, "f", gram))
-
-
-def rkhs_inner(
-    gram: Float[Tensor, "n n"],
-    f: Float[Tensor, " n"],
-    g: Float[Tensor, " n"],
-    *,
-    rtol: float | None = None,
-) -> Float[Tensor, ""]:
-    r"""Inner product :math:`\langle f, g \rangle = f^\top K^+ g` of two functions on n points.
-
-    Membership is not checked: what of `f` and `g` lies outside the range of K does not count.
-
-    Parameters
-    ----------
-    gram
-        Gram matrix K, positive semi-definite; it may be rank-deficient.
-    f, g
-        Values at the points.
-    rtol
-        Eigenvalues of K up to `rtol` times the largest count as zero; n times machine epsilon
-        unless given.
-
-    Raises
-    ------
-    ValueError
-        If K is not positive semi-definite, or `f` or `g` has another shape or is not finite.
-
-    Examples
-    --------
-    >>> K = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    >>> rkhs_inner(K, K[0], K[1])  # reproducing: k(x_0, x_1)
-    tensor(1.0000)
-    """
-    return _values(f, "f", gram) @ (_pseudo_inverse(gram, rtol) @ _values(g, "g", gram))
-
-
-def rkhs_norm(
-    gram: Float[Tensor, "n n"], f: Float[Tensor, " n"], *, rtol: float | None = None
-) -> Float[Tensor, ""]:
-    r"""Norm :math:`\sqrt{f^\top K^+ f}`; arguments and errors as in `rkhs_inner`.
-
-    Examples
-    --------
-    >>> rkhs_norm(torch.tensor([[4.0]]), torch.tensor([6.0]))
-    tensor(3.)
-    """
-    return rkhs_inner(gram, f, f, rtol=rtol).clamp(min=0).sqrt()
-
-
-def kernel_ridge(
-    gram: Float[Tensor, "m m"], targets: Float[Tensor, "m *outputs"], ridge: float
-) -> Float[Tensor, "m *outputs"]:
-    r"""Coefficients :math:`\alpha = (K + m\,\text{ridge}\,I)^{-1} y` of kernel ridge regression.
-
-    :math:`f = \sum_i \alpha_i k(x_i, \cdot)` minimises
-    :math:`\frac1m \sum_i (y_i - f(x_i))^2 + \text{ridge}\,|f|^2` over the function space of k.
-    With targets of shape (m, outputs), each column is a problem of its own.
-
-    Raises
-    ------
-    ValueError
-        If K is not positive semi-definite, the targets do not fit it, or the ridge is not above 0.
-
-    Examples
-    --------
-    >>> kernel_ridge(torch.eye(2), torch.tensor([2.0, 4.0]), ridge=0.5)
-    tensor([1., 2.])
-    """
-    require_psd(gram)
-    _validate.positive(ridge, "ridge")
-    _validate.values(targets, "targets", len(gram), columns=True)
-    penalty = torch.diag(gram.new_full((len(gram),), len(gram) * ridge))
-    alpha: Tensor = torch.linalg.solve(gram + penalty, targets)
-    return alpha
-
-
-def _pseudo_inverse(gram: Tensor, rtol: float | None) -> Tensor:
-    require_psd(gram)
-    inverse: Tensor = torch.linalg.pinv(gram, rtol=rtol, hermitian=True)
-    return inverse
-
-
-def _values(f: Tensor, name: str, gram: Tensor) -> Tensor:
-    _validate.square(gram, "gram")
-    _validate.values(f, name, len(gram))
-    return f

@@ -188,8 +188,9 @@ def card(block: Mapping[str, Any]) -> nodes.Element:
     frame += _list("Checked", [line for line in lines if line["kind"] != "twin"])
     if twins := [line for line in lines if line["kind"] == "twin"]:
         frame += _list("Breaks when", twins)
-    foot = f"Seed {block['seed']}, {block['seconds']:.1f} s."
-    frame += nodes.paragraph("", foot, classes=["evidence-foot"])
+    if block["role"] != "observation":
+        foot = f"Seed {block['seed']}, {block['seconds']:.1f} s."
+        frame += nodes.paragraph("", foot, classes=["evidence-foot"])
     return frame
 
 
@@ -239,7 +240,7 @@ def markdown(rows: list[Row]) -> str:
     for row in rows:
         kinds = list(dict.fromkeys(WORDS[line["kind"]] for line in row.evidence))
         words = ", ".join(kind for kind in kinds if kind != WORDS["twin"])
-        lines.append(f"| {_link(row)} | {_mark(row)} | {row.of_source} | {words} |")
+        lines.append(f"| {_link(row)} `{row.claim}` | {_mark(row)} | {row.of_source} | {words} |")
     for row in rows:
         lines += ["", f":::{{admonition}} {row.claim}", ":class: ledger", ""]
         lines.append(f"{_link(row)}. Source: {row.source}; its sentence: {row.of_source}. ")

@@ -161,7 +161,7 @@ def kernel_pca(gram: Float[Tensor, "n n"], rank: int) -> Float[Tensor, "n rank"]
     ------
     ValueError
         If there are fewer than two points, if `rank` is not between 1 and n, or if the centred
-        matrix is not positive semi-definite.
+        matrix is not positive semidefinite.
 
     Examples
     --------
@@ -240,7 +240,7 @@ def nystrom(
     ------
     ValueError
         If the points are fewer than two or not finite, if `rank` is not between 1 and n, or if
-        the kernel is not positive semi-definite on the landmarks.
+        the kernel is not positive semidefinite on the landmarks.
 
     Examples
     --------

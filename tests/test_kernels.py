@@ -7,7 +7,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import pairwise
 from torch.func import hessian, jacrev, vmap
 
-from cltheory import kernels, sphere
+from cltheory import kernels, rkhs, sphere
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 PROFILES = {
@@ -159,7 +159,7 @@ def test_psd_matrices_pass(rng):
 
 def test_psd_names_the_most_negative_eigenvalue(rng):
     shifted = low_rank(rng) - 2 * torch.eye(8, dtype=torch.float64)
-    with pytest.raises(ValueError, match="shifted must be positive semi-definite, got -2 as its"):
+    with pytest.raises(ValueError, match="shifted must be positive semidefinite, got -2 as its"):
         kernels.require_psd(shifted, "shifted")
     with pytest.raises(ValueError, match="got -3 as its most negative eigenvalue"):
         kernels.require_psd(torch.diag(torch.tensor([-3.0, -1.0])))
@@ -169,12 +169,10 @@ def test_inner_product_reproduces(rng):
     gram = low_rank(rng)
     alpha, beta = points(rng, 8, 2).T
     f, g = gram @ alpha, gram @ beta
-    assert float(kernels.rkhs_inner(gram, f, g) - alpha @ gram @ beta) == pytest.approx(
-        0, abs=1e-11
-    )
+    assert float(rkhs.inner(gram, f, g) - alpha @ gram @ beta) == pytest.approx(0, abs=1e-11)
     for i in range(8):
-        assert float(kernels.rkhs_inner(gram, f, gram[i]) - f[i]) == pytest.approx(0, abs=1e-11)
-    assert float(kernels.rkhs_norm(gram, f)) == pytest.approx(math.sqrt(alpha @ gram @ alpha))
+        assert float(rkhs.inner(gram, f, gram[i]) - f[i]) == pytest.approx(0, abs=1e-11)
+    assert float(rkhs.norm(gram, f)) == pytest.approx(math.sqrt(alpha @ gram @ alpha))
 
 
 def test_inner_product_is_that_of_least_norm_coordinates(rng):
@@ -183,7 +181,7 @@ def test_inner_product_is_that_of_least_norm_coordinates(rng):
     f, g = factor @ points(rng, 5, 2), factor @ points(rng, 5, 2)
     w, v = (torch.from_numpy(scipy.linalg.lstsq(factor, values)[0]) for values in (f, g))
     for i in range(2):
-        assert float(kernels.rkhs_inner(factor @ factor.T, f[:, i], g[:, i])) == pytest.approx(
+        assert float(rkhs.inner(factor @ factor.T, f[:, i], g[:, i])) == pytest.approx(
             float(w[:, i] @ v[:, i])
         )
 
@@ -191,30 +189,26 @@ def test_inner_product_is_that_of_least_norm_coordinates(rng):
 def test_inner_product_cuts_small_eigenvalues():
     gram = torch.diag(torch.tensor([1.0, 1e-6], dtype=torch.float64))
     f = torch.ones(2, dtype=torch.float64)
-    assert float(kernels.rkhs_inner(gram, f, f)) == pytest.approx(1 + 1e6)
-    assert float(kernels.rkhs_inner(gram, f, f, rtol=1e-5)) == pytest.approx(1)
+    assert float(rkhs.inner(gram, f, f)) == pytest.approx(1 + 1e6)
+    assert float(rkhs.inner(gram, f, f, rtol=1e-5)) == pytest.approx(1)
 
 
 def test_projection_to_the_range(rng):
     factor = points(rng, 8, 5)
     f = points(rng, 8, 1)[:, 0]
     basis = torch.from_numpy(scipy.linalg.orth(factor.numpy()))
-    torch.testing.assert_close(
-        kernels.project_to_range(factor @ factor.T, f), basis @ (basis.T @ f)
-    )
+    torch.testing.assert_close(rkhs.project(factor @ factor.T, f), basis @ (basis.T @ f))
 
 
 def test_inner_product_differentiates_in_the_gram(rng):
     factor, f = points(rng, 4, 4), points(rng, 4, 1)[:, 0]
     gram = (factor @ factor.T + torch.eye(4)).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda k: kernels.rkhs_inner((k + k.T) / 2, f, f), (gram,), atol=1e-6
-    )
+    assert torch.autograd.gradcheck(lambda k: rkhs.inner((k + k.T) / 2, f, f), (gram,), atol=1e-6)
 
 
 def test_ridge_is_a_stationary_point_of_its_objective(rng):
     gram, y = low_rank(rng), points(rng, 8, 1)[:, 0]
-    alpha = kernels.kernel_ridge(gram, y, 0.3).requires_grad_()
+    alpha = rkhs.kernel_ridge(gram, y, 0.3).requires_grad_()
     objective = ((y - gram @ alpha) ** 2).mean() + 0.3 * alpha @ gram @ alpha
     (slope,) = torch.autograd.grad(objective, alpha)
     assert slope.abs().max() < 1e-12
@@ -224,9 +218,7 @@ def test_ridge_agrees_with_scikit_learn(rng):
     x, y = points(rng, 20), points(rng, 20, 2)
     gram = kernels.gram(kernels.rbf(1.0), x)
     peer = KernelRidge(alpha=20 * 0.1, kernel="precomputed").fit(gram.numpy(), y.numpy())
-    torch.testing.assert_close(
-        kernels.kernel_ridge(gram, y, 0.1), torch.from_numpy(peer.dual_coef_)
-    )
+    torch.testing.assert_close(rkhs.kernel_ridge(gram, y, 0.1), torch.from_numpy(peer.dual_coef_))
 
 
 def test_ridge_towards_zero_interpolates_inside_the_range_only(rng):
@@ -234,7 +226,7 @@ def test_ridge_towards_zero_interpolates_inside_the_range_only(rng):
     inside = gram @ points(rng, 8, 1)[:, 0]
     outside = points(rng, 8, 1)[:, 0]
     residual = {
-        name: float((gram @ kernels.kernel_ridge(gram, y, 1e-12) - y).norm())
+        name: float((gram @ rkhs.kernel_ridge(gram, y, 1e-12) - y).norm())
         for name, y in (("inside", inside), ("outside", outside))
     }
     assert residual["inside"] < 1e-8
@@ -296,17 +288,17 @@ NAN = torch.tensor([[math.nan, 0.0], [0.0, 1.0]])
             lambda: kernels.require_psd(torch.tensor([[1.0, 0.5], [0.0, 1.0]])),
             "gram must be symmetric, got entries that differ from their mirror by up to 0.5",
         ),
-        (lambda: kernels.rkhs_inner(-GRAM, VALUES, VALUES), "gram must be positive semi-definite"),
+        (lambda: rkhs.inner(-GRAM, VALUES, VALUES), "gram must be positive semidefinite"),
         (
-            lambda: kernels.rkhs_inner(GRAM, X[0], VALUES),
+            lambda: rkhs.inner(GRAM, X[0], VALUES),
             r"f must hold one value .* 2 points.*\(3,\)",
         ),
-        (lambda: kernels.rkhs_inner(GRAM, VALUES, VALUES / 0), "g must be finite, got 2"),
-        (lambda: kernels.rkhs_norm(GRAM, X), r"f must hold one value for each of 2 points"),
-        (lambda: kernels.project_to_range(GRAM, X[0]), r"f must hold one value"),
-        (lambda: kernels.kernel_ridge(GRAM, X[0], 1.0), r"targets must hold one value"),
-        (lambda: kernels.kernel_ridge(GRAM, VALUES, 0.0), "ridge must be a finite number above 0"),
-        (lambda: kernels.kernel_ridge(-GRAM, VALUES, 1.0), "got -1 as its most negative"),
+        (lambda: rkhs.inner(GRAM, VALUES, VALUES / 0), "g must be finite, got 2"),
+        (lambda: rkhs.norm(GRAM, X), r"f must hold one value for each of 2 points"),
+        (lambda: rkhs.project(GRAM, X[0]), r"f must hold one value"),
+        (lambda: rkhs.kernel_ridge(GRAM, X[0], 1.0), r"targets must hold one value"),
+        (lambda: rkhs.kernel_ridge(GRAM, VALUES, 0.0), "ridge must be a finite number above 0"),
+        (lambda: rkhs.kernel_ridge(-GRAM, VALUES, 1.0), "got -1 as its most negative"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -334,10 +326,10 @@ def test_everything_stays_on_the_callers_device(rng):
             *(kernels.gram(kernels.on_sphere(profile), x, y) for profile in PROFILES.values()),
             kernels.centre(gram),
             kernels.squared_distances(gram),
-            kernels.rkhs_inner(gram, line, line),
-            kernels.rkhs_norm(gram, line),
-            kernels.project_to_range(gram, line),
-            kernels.kernel_ridge(gram, line, 0.1),
+            rkhs.inner(gram, line, line),
+            rkhs.norm(gram, line),
+            rkhs.project(gram, line),
+            rkhs.kernel_ridge(gram, line, 0.1),
         ]
         kernels.median_bandwidth(x)
         kernels.require_psd(gram)

@@ -330,7 +330,7 @@ NAN = torch.tensor([[math.nan, 0.0], [0.0, 1.0]])
         (lambda: mercer.kernel_pca(GRAM[:1, :1], 1), r"gram must hold at least 2 point\(s\)"),
         (
             lambda: mercer.kernel_pca(torch.diag(torch.tensor([3.0, -2.0, 1.0])), 2),
-            "the centred gram must be positive semi-definite, got -0.786 as its most",
+            "the centred gram must be positive semidefinite, got -0.786 as its most",
         ),
         (lambda: mercer.kernel_pca(X, 1), "gram must be a square matrix"),
         (lambda: mercer.kernel_pca(GRAM, 4), "rank must be an integer between 1 and 3"),
@@ -351,7 +351,7 @@ NAN = torch.tensor([[math.nan, 0.0], [0.0, 1.0]])
         (lambda: mercer.nystrom(kernels.linear(), X, 7), "rank must be an integer between 1 and 6"),
         (
             lambda: mercer.nystrom(lambda x, y: -(x @ y.T), X, 2),
-            "the kernel on the landmarks must be positive semi-definite, got -",
+            "the kernel on the landmarks must be positive semidefinite, got -",
         ),
         (
             lambda: mercer.nystrom(lambda x, y: x @ y.T + x[:, :1], X, 3),

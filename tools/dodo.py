@@ -35,6 +35,7 @@ class Progress(ConsoleReporter):
 
     def initialize(self, tasks, selected_tasks):
         self.started, self.begin = {}, time.perf_counter()
+        self.selected, self.done = set(selected_tasks), set()
 
     def say(self, mark, task, note=""):
         self.outstream.write(f"{mark} {task.doc or task.name:<34} {note}\n")
@@ -49,6 +50,7 @@ class Progress(ConsoleReporter):
         return time.perf_counter() - self.started.get(task.name, time.perf_counter())
 
     def add_success(self, task):
+        self.done.add(task.name)
         if task.actions:
             last = [line for line in _output(task).splitlines() if line.strip()][-1:]
             note = last[0].strip("= ") if task.meta and task.meta.get("tell") and last else ""
@@ -61,6 +63,7 @@ class Progress(ConsoleReporter):
         self.say("✗", task, f"{self.seconds(task):6.1f} s")
 
     def skip_uptodate(self, task):
+        self.done.add(task.name)
         self.say("=", task, "unchanged")
 
     def complete_run(self):
@@ -72,7 +75,7 @@ class Progress(ConsoleReporter):
         for message in self.runtime_errors:
             self.outstream.write(message + "\n")
         took = time.perf_counter() - self.begin
-        if self.failures or self.runtime_errors:
+        if not self.selected <= self.done:
             names = ", ".join(failure["task"].name for failure in self.failures)
             self.outstream.write(f"\nFAILED in {took:.0f} s: {names or 'the build itself'}\n")
         else:
@@ -113,7 +116,7 @@ DOIT_CONFIG = {
 
 def _files(*patterns):
     found = [str(path) for pattern in patterns for path in sorted(ROOT.glob(pattern))]
-    return [path for path in found if "__pycache__" not in path]
+    return [path for path in found if Path(path).is_file() and "__pycache__" not in path]
 
 
 def task_notebooks():
