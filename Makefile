@@ -33,7 +33,7 @@ clean:
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 2; }
-	@echo 'Setting up .venv, once: about 1.5 GB and a few minutes'
+	@echo 'Setting up .venv, once: about 2 GB and a few minutes'
 	@$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[book,test]'
 	@mkdir -p _build && touch $@

@@ -149,7 +149,9 @@ def sentence(line: Mapping[str, Any]) -> str:
         return "no recorded run yet"
     where = ""
     if kind == "recorded":
-        where = f"; {m['device']}, {m['seconds']:.0f} s, seeds {m['seeds']}, commit {m['commit']}"
+        where = (
+            f"; {m['device']}, {m['seconds']:.0f} s, seeds {m['seeds']}, commit {m['commit'][:12]}"
+        )
     return (
         f"off the theory by {figure(m['worst'])}, allowed {figure(m['tolerance'])}; "
         f"an untrained model by {figure(m['untrained'])}{where}"

@@ -10,6 +10,7 @@ import yaml
 import chapters
 from cltheory.checks import registry
 from cltheory.ledger import blocks, ledger
+from cltheory.training import load_record
 
 ROOT = chapters.ROOT
 NAMES = sorted(chapters.chapters())
@@ -151,6 +152,14 @@ def test_the_evidence_is_of_the_registered_claims_and_all_of_it_holds():
     assert sorted(found) == sorted(declared)
     for row in ledger(chapters.EXECUTED):
         assert row.status == "holds", f"{row.claim}: {row.status}"
+
+
+def test_every_recorded_run_is_whole_and_belongs_to_a_chapter():
+    for path in chapters.RUNS.glob("*"):
+        assert path.suffix == ".json", path.name
+        assert path.stem in NAMES, path.name
+        assert load_record(path).chapter == path.stem
+        assert f'recorded("{path.stem}"' in TEXTS[path.stem]
 
 
 def test_no_tolerance_is_loose_in_silence():
