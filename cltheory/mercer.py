@@ -113,11 +113,13 @@ def _lanczos(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray] | N
     # C order is in the order of Fortran, which saves a copy.
     matrix = np.ascontiguousarray(matrix).T
     symv = scipy.linalg.get_blas_funcs("symv", (matrix,))
-    start = np.random.default_rng(0).standard_normal(len(matrix)).astype(matrix.dtype)
+    rng = np.random.default_rng(0)
     tolerance = max(LANCZOS_TOLERANCE, 8 * float(np.finfo(matrix.dtype).eps))
 
     def lanczos(product: Callable[[np.ndarray], Any], count: int, tol: float) -> Any:
         operator = LinearOperator(matrix.shape, matvec=product, dtype=matrix.dtype)
+        # A start of its own each time: what one start is orthogonal to, the next one sees.
+        start = rng.standard_normal(len(matrix)).astype(matrix.dtype)
         basis = max(2 * count + 1, 20)
         # More restarts than this would cost more than LAPACK does.
         restarts = len(matrix) // (4 * basis) + 1
