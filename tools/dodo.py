@@ -251,7 +251,7 @@ def task_site_test():
     """The built site in a real browser"""
     return {
         "doc": "site in a real browser",
-        "actions": [f"{PYTHON} -m pytest -q -rs tests/test_site.py"],
+        "actions": [f"{PYTHON} -m pytest -q -rs -n 2 --dist=loadgroup tests/test_site.py"],
         "file_dep": [*_files("tests/test_site.py"), str(PAGE)],
         "task_dep": ["book"],
         "uptodate": [False],
