@@ -1,6 +1,6 @@
 # make book | make test | make chapter C=mercer | make accept [C=mercer] | make site-test
 PYTHON ?= python3
-# Handed to pip as it stands: PIP_FLAGS="--index-url ..." for a mirror, say.
+# Handed to pip as it stands, for another index or a proxy.
 PIP_FLAGS ?=
 C ?=
 DOIT := .venv/bin/doit -f tools/dodo.py -d .

@@ -222,12 +222,16 @@ def _list(heading: str, lines: list[dict[str, Any]]) -> nodes.Element:
             text += [nodes.Text(" (changes "), nodes.literal("", line["measured"]["changes"])]
             text += nodes.Text(")")
         text += nodes.Text(". ")
-        text += nodes.emphasis("", sentence(line).capitalize() + ".")
+        text += nodes.emphasis("", _capital(sentence(line)) + ".")
         if line["measured"].get("older"):
             text += nodes.inline("", "older run", classes=["evidence-older"])
         entries += nodes.list_item("", text)
     group += entries
     return group
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def markdown(rows: list[Row]) -> str:

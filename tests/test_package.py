@@ -1,5 +1,6 @@
 """What a user gets from ``pip install .``: the functions and the registry, not the book's tools."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,14 @@ def test_the_installed_package_reads_its_registry(wheel, tmp_path):
     place, count = run.stdout.split()
     assert place.startswith(str(tmp_path))
     assert int(count) > 0
+
+
+def test_the_lines_of_the_readme_work():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"```python\n(import torch.*?)```", readme, re.S)[1]
+    scope = {}
+    exec(lines, scope)
+    assert scope["coordinates"].shape == (500, 2)
 
 
 def test_no_module_imports_upward():

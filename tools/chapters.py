@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -28,7 +29,7 @@ REJECTED = ROOT / "_build" / "rejected"
 CHECKED = "nbval-check-output"
 NOTICE = (
     "*This notebook is generated from `{source}`: edit that file, not this one. "
-    "It needs the package: `pip install cltheory`.*"
+    "It needs the package: `pip install .` in a clone of the book.*"
 )
 _BLOCK = re.compile(r"\b(claim|observation|exercise)\(\s*[\"']([^\"']+)[\"']")
 
@@ -131,7 +132,8 @@ def key(name: str) -> str:
     """Return the hash of all that an execution of the chapter depends on.
 
     Its code cells, their accepted lines, the modules that they import directly or through others,
-    the ids of the registry that they name, the recorded run, and the versions that are installed.
+    the ids of the registry that they name, the recorded run, the versions that are installed, and
+    the seed of the random cases.
     """
     made = notebook(name)
     cells = code_cells(made)
@@ -145,6 +147,7 @@ def key(name: str) -> str:
             sorted(entry["id"] for entry in registry if entry["id"] in opened),
             _text(record) if record.exists() else None,
             _text(ROOT / "constraints.txt"),
+            os.environ.get("CLTHEORY_SEED", "0"),
         ]
     )
 
