@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D")
 
 
 def style() -> None:
-    """Set Matplotlib's parameters for this session: type, grid, resolution, colours."""
+    """Set Matplotlib's parameters: type, grid, resolution, colours."""
     mpl.rcParams.update(
         {
             "axes.axisbelow": True,

@@ -19,12 +19,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import chapters
 
 PYTHON = sys.executable
-BIN = Path(PYTHON).parent
+BOOK = f"{Path(PYTHON).parent / 'jupyter-book'} build ."
 ROOT = chapters.ROOT
 BUILD = ROOT / "_build"
 BUILD.mkdir(exist_ok=True)
 PAGE = BUILD / "html" / "index.html"
-PATH = f"{ROOT / 'tools'}:{ROOT}"  # the tree's own package, whatever is installed
+# One thread a process: steps run side by side. The tree's own package, whatever is installed.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), str(ROOT)])
 STRICT = " -W --keep-going" if os.environ.get("STRICT") else ""
 
 
@@ -137,7 +139,7 @@ def task_execute():
             "name": name,
             "doc": f"chapter {name}",
             "actions": [
-                f"OMP_NUM_THREADS=1 PYTHONPATH={PATH} {PYTHON} -m pytest -q -p keep "
+                f"{PYTHON} -m pytest -q -p keep "
                 f"-p no:cacheprovider --rootdir={ROOT} --nbval-lax --nbval-current-env "
                 f"--nbval-cell-timeout=600 --keep={name} {notebook}"
             ],
@@ -155,7 +157,7 @@ def task_lint():
     """Format and lint"""
     return {
         "doc": "format and lint",
-        "actions": [f"{BIN}/ruff format --check .", f"{BIN}/ruff check ."],
+        "actions": [f"{PYTHON} -m ruff format --check .", f"{PYTHON} -m ruff check ."],
         "file_dep": _files("*/*.py", "*/*/*.py", "pyproject.toml"),
         "meta": {"mend": ".venv/bin/ruff format . && .venv/bin/ruff check --fix ."},
     }
@@ -165,7 +167,7 @@ def task_types():
     """Strict types of the package"""
     return {
         "doc": "strict types",
-        "actions": [f"{BIN}/mypy"],
+        "actions": [f"{PYTHON} -m mypy"],
         "file_dep": _files("cltheory/*.py", "pyproject.toml"),
         "meta": {"tell": True, "mend": "edit the lines named above; then `make test`"},
     }
@@ -177,7 +179,7 @@ def task_unit():
     return {
         "doc": "unit tests",
         "actions": [
-            f"OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= {PYTHON} -m pytest -q -n 2 "
+            f"{PYTHON} -m pytest -q -n 2 "
             f"--dist=worksteal --doctest-modules {skipped} tests cltheory"
         ],
         "file_dep": _files("cltheory/*", "tests/*.py", "tools/*.py", "*.toml", "constraints.txt"),
@@ -210,7 +212,7 @@ def task_book():
     """The rendered book"""
     return {
         "doc": "pages",
-        "actions": [f"{BIN}/jupyter-book build .{STRICT}"],
+        "actions": [f"{BOOK}{STRICT}"],
         "file_dep": [
             *_files("book/**/*.*", "_*.yml", "tools/pages.py", "tools/chapters.py"),
             *_files("cltheory/*.py", "cltheory/claims.yml"),
@@ -232,7 +234,7 @@ def task_render():
             "doc": f"page of {name}",
             "actions": [
                 (_one_toc, [folder / "_toc.yml", path]),
-                f"{BIN}/jupyter-book build . --toc {folder}/_toc.yml --path-output {folder}",
+                f"{BOOK} --toc {folder}/_toc.yml --path-output {folder}",
             ],
             "task_dep": [f"execute:{name}"],
             "meta": {"mend": f"edit the file named above; then `make chapter C={name}`"},
