@@ -22,6 +22,7 @@ def generator(*parts: object) -> Any:
 
 
 def numbers(value: Any) -> list[float]:
+    """Return every number in a scalar, tensor, array or nested sequence, as floats."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().double().flatten().tolist()
     elif hasattr(value, "tolist"):
@@ -32,10 +33,12 @@ def numbers(value: Any) -> list[float]:
 
 
 def magnitudes(cases: Sequence[Sequence[float]]) -> list[float]:
+    """Return the largest modulus of each case."""
     return [max(abs(value) for value in case) for case in cases]
 
 
 def gap(values: list[float], targets: list[float]) -> float:
+    """Return the largest distance of figures to their targets, or to the one target of all."""
     if len(targets) == 1:
         targets = targets * len(values)
     gaps = [abs(value - target) for value, target in zip(values, targets, strict=True)]
@@ -45,6 +48,7 @@ def gap(values: list[float], targets: list[float]) -> float:
 
 
 def entries(expression: Any) -> list[Any]:
+    """Return the SymPy entries of an expression, matrix or nested list."""
     import sympy
 
     if isinstance(expression, (sympy.MatrixBase, list, tuple)):
@@ -74,6 +78,7 @@ def offset(expression: Any, case: int) -> float:
 
 
 def show(text: str, metadata: dict[str, Any]) -> None:
+    """Show declared lines; in a notebook, with what was measured in the output's metadata."""
     try:
         from IPython import get_ipython
         from IPython.display import display

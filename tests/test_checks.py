@@ -60,7 +60,7 @@ def test_evidence_and_a_twin_that_is_refuted_pass(capsys):
     assert not any(character.isdigit() for character in lines[0].split(" | ")[4])
 
 
-def broken(match, *steps):
+def check_fails(match, *steps):
     """Run the steps on one block and require the error."""
     with pytest.raises(EvidenceError, match=match), exercise("broken") as c:
         for step in steps:
@@ -76,21 +76,21 @@ def refuted(c):
 
 
 def test_no_evidence_fails():
-    broken("no evidence")
+    check_fails("no evidence")
 
 
 def test_no_twin_fails():
-    broken("no twin", holds)
+    check_fails("no twin", holds)
 
 
 def test_evidence_outside_its_tolerance_fails():
-    broken("numeric", lambda c: c.numeric("", lambda rng: 2e-12, atol=1e-12), holds, refuted)
-    broken("bound", lambda c: c.bound("", lambda rng: -1e-3), holds, refuted)
-    broken("symbolic", lambda c: c.symbolic("", lambda: sp.Symbol("x")), holds, refuted)
-    broken(
+    check_fails("numeric", lambda c: c.numeric("", lambda rng: 2e-12, atol=1e-12), holds, refuted)
+    check_fails("bound", lambda c: c.bound("", lambda rng: -1e-3), holds, refuted)
+    check_fails("symbolic", lambda c: c.symbolic("", lambda: sp.Symbol("x")), holds, refuted)
+    check_fails(
         "rate", lambda c: c.rate("", square_root_law, band=(-0.4, -0.3), seeds=5), holds, refuted
     )
-    broken(
+    check_fails(
         "counterexample", lambda c: c.counterexample("", lambda r: 0.1, margin=1), holds, refuted
     )
 
@@ -99,14 +99,14 @@ def test_one_bad_case_among_many_fails():
     def sometimes(rng):
         return float(torch.rand(1, generator=rng) > 0.7)
 
-    broken("numeric", lambda c: c.numeric("", sometimes, cases=30, atol=0.5), holds, refuted)
+    check_fails("numeric", lambda c: c.numeric("", sometimes, cases=30, atol=0.5), holds, refuted)
 
 
 def test_a_twin_that_is_not_refuted_in_every_case_fails():
     def gap(rng, *, shift=0.0):
         return shift * float(torch.rand(1, generator=rng) > 0.3)
 
-    broken(
+    check_fails(
         "NOT refuted",
         lambda c: c.numeric("", gap, cases=30, atol=1e-6),
         lambda c: c.twin("only sometimes off", shift=1.0, margin=0.5),
@@ -114,11 +114,11 @@ def test_a_twin_that_is_not_refuted_in_every_case_fails():
 
 
 def test_a_twin_refuted_by_less_than_its_margin_fails():
-    broken("NOT refuted", holds, lambda c: c.twin("nearly", factor=1.99, margin=0.1))
+    check_fails("NOT refuted", holds, lambda c: c.twin("nearly", factor=1.99, margin=0.1))
 
 
 def test_a_bounds_twin_must_violate_it():
-    broken(
+    check_fails(
         "NOT refuted",
         lambda c: c.bound("", cauchy_schwarz, cases=5),
         lambda c: c.twin("a larger constant is no violation", constant=1.1, margin=0.01),
@@ -126,7 +126,7 @@ def test_a_bounds_twin_must_violate_it():
 
 
 def test_a_rates_twin_must_leave_the_band():
-    broken(
+    check_fails(
         "NOT refuted",
         lambda c: c.rate("", square_root_law, band=(-0.6, -0.4), seeds=4),
         lambda c: c.twin("the same rate", divide=1, margin=0.5),
@@ -134,7 +134,9 @@ def test_a_rates_twin_must_leave_the_band():
 
 
 def test_a_twin_must_call_the_claims_own_function():
-    broken("own evidence", holds, lambda c: c.twin("", of=cauchy_schwarz, constant=2.0, margin=1))
+    check_fails(
+        "own evidence", holds, lambda c: c.twin("", of=cauchy_schwarz, constant=2.0, margin=1)
+    )
     with exercise("own") as c:
         holds(c)
         c.bound("another", cauchy_schwarz, cases=5)
@@ -142,22 +144,22 @@ def test_a_twin_must_call_the_claims_own_function():
 
 
 def test_a_twin_before_evidence_fails():
-    broken("comes after", refuted)
+    check_fails("comes after", refuted)
 
 
 def test_a_twin_changes_exactly_one_thing():
-    broken("exactly one", holds, lambda c: c.twin("nothing", margin=1.0))
+    check_fails("exactly one", holds, lambda c: c.twin("nothing", margin=1.0))
 
     def two(rng, *, a=0.0, b=0.0):
         return a + b
 
-    broken(
+    check_fails(
         "exactly one",
         lambda c: c.numeric("", two, atol=1e-9),
         lambda c: c.twin("both", a=1.0, b=1.0, margin=0.5),
     )
-    broken("keyword with a default", holds, lambda c: c.twin("", unknown=1.0, margin=1.0))
-    broken(
+    check_fails("keyword with a default", holds, lambda c: c.twin("", unknown=1.0, margin=1.0))
+    check_fails(
         "at its default",
         holds,
         lambda c: c.twin("", factor=square.__kwdefaults__["factor"], margin=1.0),
@@ -172,12 +174,12 @@ def test_a_crash_in_a_twin_is_no_refutation():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), []])
 def test_nan_infinity_and_nothing_are_no_evidence(bad):
-    broken("NaN or infinity|nothing", lambda c: c.numeric("", lambda rng: bad, atol=1.0))
+    check_fails("NaN or infinity|nothing", lambda c: c.numeric("", lambda rng: bad, atol=1.0))
 
     def gap(rng, *, value=0.0):
         return value
 
-    broken(
+    check_fails(
         "NaN or infinity|nothing",
         lambda c: c.numeric("", gap, atol=1e-9),
         lambda c: c.twin("off by nonsense", value=bad, margin=1.0),
@@ -188,7 +190,7 @@ def test_an_infinite_symbolic_twin_is_no_refutation():
     def expression(*, value=0):
         return sp.sympify(value)
 
-    broken(
+    check_fails(
         "infinity",
         lambda c: c.symbolic("", expression),
         lambda c: c.twin("", value=sp.nan, margin=1.0),
@@ -200,7 +202,7 @@ def test_a_margin_near_the_tolerance_fails():
         return shift
 
     loose = lambda c: c.numeric("", gap, atol=1e-3)  # noqa: E731
-    broken("well above", loose, lambda c: c.twin("", shift=0.5, margin=0.09))
+    check_fails("well above", loose, lambda c: c.twin("", shift=0.5, margin=0.09))
     with exercise("margin") as c:
         loose(c)
         c.twin("", shift=0.5, margin=0.1)
@@ -208,7 +210,7 @@ def test_a_margin_near_the_tolerance_fails():
 
 @pytest.mark.parametrize("atol", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_tolerance_is_positive_and_finite(atol):
-    broken("atol", lambda c: c.numeric("", square, atol=atol))
+    check_fails("atol", lambda c: c.numeric("", square, atol=atol))
 
 
 def test_a_loose_tolerance_is_reported(capsys):
@@ -242,7 +244,7 @@ def test_an_observation_meets_the_theory_and_an_untrained_model_misses():
 
 
 def test_the_block_is_published_even_when_it_fails(capsys):
-    broken("FAILS", lambda c: c.numeric("", lambda rng: 1.0, atol=1e-9), holds, refuted)
+    check_fails("FAILS", lambda c: c.numeric("", lambda rng: 1.0, atol=1e-9), holds, refuted)
     assert capsys.readouterr().out.endswith("broken | FAILS\n")
 
 
