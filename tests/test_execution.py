@@ -157,6 +157,11 @@ def test_a_page_never_shows_the_output_of_an_older_run(project):
     assert doit(project, "book").returncode == 0
     assert "2.125" in page.read_text(), "the page shows the newest run"
 
+    (project / "book" / "_static" / "book.css").write_text("p { color: #123456 }")
+    assert doit(project, "book").returncode == 0
+    built = project / "_build" / "html" / "_static" / "book.css"
+    assert "#123456" in built.read_text(), "a change of the style alone is rendered"
+
 
 def test_imports_are_followed_through_modules(project):
     script = (
