@@ -244,7 +244,8 @@ def markdown(rows: list[Row]) -> str:
         "|---|---|---|---|",
     ]
     for row in rows:
-        kinds = list(dict.fromkeys(WORDS[line["kind"]] for line in row.evidence))
+        made = [line for line in row.evidence if line["kind"] != "recorded" or line["measured"]]
+        kinds = list(dict.fromkeys(WORDS[line["kind"]] for line in made))
         words = ", ".join(kind for kind in kinds if kind != WORDS["twin"])
         lines.append(f"| {_link(row)} `{row.claim}` | {_mark(row)} | {row.of_source} | {words} |")
     for row in rows:

@@ -134,6 +134,15 @@ def test_the_renderer_takes_evidence_only():
     assert len(ledger.EvidenceRenderer.handle_mime(None, Output, inline=False)) == 1
 
 
+def test_a_run_that_is_not_there_is_not_listed_as_evidence(tmp_path):
+    waiting = block("mercer-min", "observation")
+    waiting["evidence"] = [{**line("recorded"), "measured": {}}]
+    rows = executed(tmp_path, block("mercer-min"), waiting)
+    table = ledger.markdown([rows["mercer-min"]]).split(":::")[0]
+    assert "checked numerically" in table
+    assert "recorded" not in table
+
+
 def test_the_ledger_page_names_every_claim_with_its_source(tmp_path):
     rows = executed(tmp_path, *map(block, registry()))
     page = ledger.markdown(list(rows.values()))
