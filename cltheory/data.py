@@ -20,12 +20,21 @@ from jaxtyping import Float, Int
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from cltheory import _validate
+
 
 class LabelledImages(NamedTuple):
     """Grey images with pixels in [0, 1], and the class of each."""
 
     images: Float[Tensor, "n height width"]
     labels: Int[Tensor, " n"]
+
+
+class Patches(NamedTuple):
+    """Patches of zeros and ones in images: how often each image shows each pattern."""
+
+    counts: Float[Tensor, "n states"]
+    patterns: Float[Tensor, "states size size"]
 
 
 class _File(NamedTuple):
@@ -81,6 +90,49 @@ def digits(
     """
     bunch = load_digits()
     return _labelled(bunch.images / 16, bunch.target, dtype, device)
+
+
+def digit_patches(
+    *,
+    size: int = 3,
+    threshold: float = 0.5,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Patches:
+    r"""Count the binary patches of each digit: a finite augmentation model of real images.
+
+    Every digit of :func:`digits` shows :math:`(9 - \text{size})^2` patches, one at each position.
+    Pixels above the threshold are 1, the others 0, and the states are the patterns that occur (at
+    most :math:`2^{\text{size}^2}`), by their pixels read as a binary number, row by row.
+
+    Two patches drawn independently from one digit are a positive pair. Its channel,
+    p(pattern | digit), is ``counts / counts.sum(1, keepdim=True)``.
+
+    Raises
+    ------
+    ValueError
+        If `size` is not between 1 and 4, or `threshold` not in [0, 1).
+
+    Examples
+    --------
+    >>> counts, patterns = digit_patches(size=2)
+    >>> counts.shape, counts.sum(1).unique()
+    (torch.Size([1797, 16]), tensor([49.], dtype=torch.float64))
+    >>> patterns[1]
+    tensor([[0., 0.],
+            [0., 1.]], dtype=torch.float64)
+    """
+    _validate.integer(size, "size", 1, 4)
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be in [0, 1), got {threshold}")
+    pixels = digits().images > threshold
+    patches = pixels.unfold(1, size, 1).unfold(2, size, 1).flatten(3).flatten(1, 2)
+    place = torch.arange(size**2 - 1, -1, -1, device="cpu")
+    present, state = torch.unique((patches.long() << place).sum(2), return_inverse=True)
+    counts = torch.zeros(len(state), len(present), dtype=dtype, device="cpu")
+    counts.scatter_add_(1, state, torch.ones_like(state, dtype=dtype))
+    patterns = (present[:, None] >> place & 1).reshape(-1, size, size)
+    return Patches(counts.to(device), patterns.to(device, dtype))
 
 
 def mnist(

@@ -244,3 +244,65 @@ def test_everything_is_on_the_device_that_is_asked_for(folder):
         torch.set_default_device(None)
     assert {x.device.type for x in made} == {"cpu"}
     assert data.digits(device="meta").images.device.type == "meta"
+
+
+def test_patches_are_those_of_a_loop():
+    for size, threshold in ((1, 0.5), (2, 0.0), (3, 0.5), (4, 0.25)):
+        counts, patterns = data.digit_patches(size=size, threshold=threshold)
+        names = [tuple(pattern.flatten().int().tolist()) for pattern in patterns]
+        images = load_digits().images / 16 > threshold
+        for i in (0, 900, 1796):
+            found = dict.fromkeys(names, 0)
+            for row in range(9 - size):
+                for column in range(9 - size):
+                    patch = images[i, row : row + size, column : column + size]
+                    found[tuple(patch.ravel().astype(int).tolist())] += 1
+            assert counts[i].tolist() == list(found.values())
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 2), (2, 16), (3, 512), (4, 65_536)])
+def test_patches_occur_and_are_in_the_order_of_their_code(size, most):
+    counts, patterns = data.digit_patches(size=size)
+    assert patterns.shape == (counts.shape[1], size, size)
+    assert set(patterns.unique().tolist()) == {0, 1}
+    code = [int("".join(str(int(pixel)) for pixel in p.flatten()), 2) for p in patterns]
+    assert code == sorted(set(code))
+    assert len(code) <= most
+    assert counts.sum(0).min() >= 1
+    assert counts.sum(1).unique().tolist() == [(9 - size) ** 2]
+
+
+def test_patches_recover_the_number_of_bright_pixels():
+    # Patches at 6 x 6 positions cover a pixel once for each position that holds it.
+    counts, patterns = data.digit_patches()
+    cover = np.convolve(np.ones(6), np.ones(3))
+    bright = load_digits().images / 16 > 0.5
+    expected = (bright * np.outer(cover, cover)).sum((1, 2))
+    assert np.array_equal((counts @ patterns.sum((1, 2))).numpy(), expected)
+
+
+def test_patches_in_a_dtype_and_on_a_device():
+    torch.set_default_device("meta")
+    try:
+        made = data.digit_patches(dtype=torch.float32)
+    finally:
+        torch.set_default_device(None)
+    assert {(x.device.type, x.dtype) for x in made} == {("cpu", torch.float32)}
+    assert torch.equal(made.counts.double(), data.digit_patches().counts)
+    assert {x.device.type for x in data.digit_patches(device="meta")} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 0}, "size must be an integer between 1 and 4, got 0"),
+        ({"size": 5}, "size must be an integer between 1 and 4, got 5"),
+        ({"size": 2.0}, "size must be an integer between 1 and 4, got 2.0"),
+        ({"threshold": 1.0}, r"threshold must be in \[0, 1\), got 1.0"),
+        ({"threshold": -0.1}, r"threshold must be in \[0, 1\), got -0.1"),
+        ({"threshold": float("nan")}, r"threshold must be in \[0, 1\), got nan"),
+    ],
+)
+def test_patches_refuse(options, words):
+    with pytest.raises(ValueError, match=words):
+        data.digit_patches(**options)
