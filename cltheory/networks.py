@@ -1,4 +1,4 @@
-r"""Small networks: multilayer perceptrons, one alone or many side by side.
+r"""Small networks: multilayer perceptrons, one alone or many side by side; convolutions.
 
 Weights are drawn from an explicit :class:`torch.Generator` on that generator's device (the CPU
 without one), so that a seed gives the same network on every machine; move it with ``.to(device)``.
@@ -154,3 +154,82 @@ class ParallelMLP(_Layers):
     def forward(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n heads"]:
         """Evaluate every head on the rows of ``x``."""
         return super().forward(x).squeeze(-1).mT
+
+
+class ConvNet(nn.Module):
+    r"""A convolutional encoder of grey images, :math:`(n, h, w) \to (n, d_{out})`.
+
+    Each layer is a 3 x 3 convolution of stride 2 (padding 1) and an activation; what is left of the
+    image, :math:`\lceil h / 2^L \rceil \times \lceil w / 2^L \rceil` pixels, is flattened into an
+    affine map. Weights are drawn as in :class:`MLP`; all biases start at zero.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the images.
+    channels : sequence of int
+        Channels of each layer, at least one.
+    out_dim : int
+        Dimension of the output.
+    activation, generator, dtype
+        As for :class:`MLP`.
+
+    Examples
+    --------
+    >>> net = ConvNet((28, 28), [8, 16], 10, generator=torch.Generator().manual_seed(0))
+    >>> net(torch.ones(5, 28, 28)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        channels: Sequence[int],
+        out_dim: int,
+        *,
+        activation: str = "gelu",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        height, width = size
+        for side in size:
+            _validate.integer(side, "size", 1)
+        if not channels:
+            raise ValueError("channels must hold at least one layer, got none")
+        for count in channels:
+            _validate.integer(count, "channels", 1)
+        _validate.integer(out_dim, "out_dim", 1)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
+        device = torch.device("cpu") if generator is None else generator.device
+        self.size, self.activation = size, activation
+
+        def normal(gain: float, fan_in: int, *shape: int) -> nn.Parameter:
+            draw = torch.randn(*shape, generator=generator, device=device, dtype=dtype)
+            return nn.Parameter(gain / sqrt(fan_in) * draw)
+
+        gain = _GAINS.get(activation, 1.0)
+        self.weights = nn.ParameterList(
+            normal(gain, 9 * before, after, before, 3, 3)
+            for before, after in pairwise([1, *channels])
+        )
+        left = channels[-1] * -(-height // 2 ** len(channels)) * -(-width // 2 ** len(channels))
+        self.readout = normal(1.0, left, left, out_dim)
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(count, device=device, dtype=dtype))
+            for count in [*channels, out_dim]
+        )
+
+    def forward(self, x: Float[Tensor, "n height width"]) -> Float[Tensor, "n out_dim"]:
+        """Encode a batch of images."""
+        if x.ndim != 3 or tuple(x.shape[1:]) != tuple(self.size):
+            raise ValueError(
+                f"x must have shape (n, {self.size[0]}, {self.size[1]}), got shape {tuple(x.shape)}"
+            )
+        act = ACTIVATIONS[self.activation]
+        hidden = x[:, None]
+        for weight, bias in zip(self.weights, self.biases, strict=False):
+            hidden = act(functional.conv2d(hidden, weight, bias, stride=2, padding=1))
+        code: Tensor = hidden.flatten(1) @ self.readout + self.biases[-1]
+        return code

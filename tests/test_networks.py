@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cltheory.networks import ACTIVATIONS, MLP, ParallelMLP
+from cltheory.networks import ACTIVATIONS, MLP, ConvNet, ParallelMLP
 
 
 def seeded(seed=0):
@@ -80,12 +80,51 @@ def test_derivatives():
     assert jacobian["weights.0"].shape == (5, 2, 2, 3, 4)
 
 
+def slow_convolution(image, weight, bias):
+    """3 x 3 convolution of stride 2 with a border of zeros, by its definition."""
+    channels, height, width = image.shape
+    padded = torch.zeros(channels, height + 2, width + 2, dtype=image.dtype)
+    padded[:, 1:-1, 1:-1] = image
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    out = torch.empty(len(weight), rows, columns, dtype=image.dtype)
+    for i in range(rows):
+        for j in range(columns):
+            window = padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            out[:, i, j] = (weight * window).sum((1, 2, 3)) + bias
+    return out
+
+
+@pytest.mark.parametrize(("size", "channels"), [((8, 8), [4]), ((7, 5), [3, 6]), ((1, 4), [2, 2])])
+def test_convolutions_are_their_definition(size, channels):
+    net = ConvNet(size, channels, 3, activation="tanh", generator=seeded(), dtype=torch.float64)
+    for bias in net.biases:
+        bias.data.normal_(generator=seeded(2))
+    x = torch.randn(4, *size, generator=seeded(1), dtype=torch.float64)
+    for image, found in zip(x, net(x), strict=True):
+        hidden = image[None]
+        for weight, bias in zip(net.weights, net.biases, strict=False):
+            hidden = torch.tanh(slow_convolution(hidden, weight, bias))
+        expected = hidden.flatten() @ net.readout + net.biases[-1]
+        torch.testing.assert_close(found, expected)
+
+
+def test_scale_of_the_convolutions():
+    net = ConvNet((8, 8), [64, 128], 200, generator=seeded())
+    assert net.weights[1].var().item() * 9 * 64 == pytest.approx(2, rel=0.05)
+    assert net.readout.var().item() * 128 * 4 == pytest.approx(1, rel=0.05)
+    assert all(bias.abs().max() == 0 for bias in net.biases)
+    first, again, other = (ConvNet((8, 8), [4], 2, generator=seeded(s)).readout for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 @pytest.mark.parametrize("make", [lambda: MLP(3, [4], 2), lambda: ParallelMLP(2, 3, [4])])
 def test_makes_nothing_on_the_default_device(make):
     x = torch.ones(5, 3)
     torch.set_default_device("meta")
     try:
         assert make()(x).device.type == "cpu"
+        assert ConvNet((5, 3), [2], 2)(x[None]).device.type == "cpu"
     finally:
         torch.set_default_device(None)
 
@@ -104,6 +143,15 @@ def test_makes_nothing_on_the_default_device(make):
             r"x must have shape \(n, 3\), got shape \(5, 4\)",
         ),
         (lambda: ParallelMLP(2, 3, [4])(torch.ones(3)), r"x must have shape \(n, 3\)"),
+        (lambda: ConvNet((8, 0), [4], 2), "size must be an integer of at least 1, got 0"),
+        (lambda: ConvNet((8, 8), [], 2), "channels must hold at least one layer"),
+        (lambda: ConvNet((8, 8), [0], 2), "channels must be"),
+        (lambda: ConvNet((8, 8), [4], 0), "out_dim must be"),
+        (lambda: ConvNet((8, 8), [4], 2, activation="swash"), "activation must be one of"),
+        (
+            lambda: ConvNet((8, 8), [4], 2)(torch.ones(5, 8, 7)),
+            r"x must have shape \(n, 8, 8\), got shape \(5, 8, 7\)",
+        ),
     ],
 )
 def test_bad_input(make, words):
