@@ -31,10 +31,11 @@ class LabelledImages(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """Patches of zeros and ones in images: how often each image shows each pattern."""
+    """Patches of zeros and ones in images: how often each image shows each pattern, and where."""
 
     counts: Float[Tensor, "n states"]
     patterns: Float[Tensor, "states size size"]
+    states: Int[Tensor, "n rows columns"]
 
 
 class _File(NamedTuple):
@@ -103,7 +104,8 @@ def digit_patches(
 
     Every digit of :func:`digits` shows :math:`(9 - \text{size})^2` patches, one at each position.
     Pixels above the threshold are 1, the others 0, and the states are the patterns that occur (at
-    most :math:`2^{\text{size}^2}`), by their pixels read as a binary number, row by row.
+    most :math:`2^{\text{size}^2}`), by their pixels read as a binary number, row by row; the third
+    result is the state at each position.
 
     Two patches drawn independently from one digit are a positive pair. Its channel,
     p(pattern | digit), is ``counts / counts.sum(1, keepdim=True)``.
@@ -115,12 +117,14 @@ def digit_patches(
 
     Examples
     --------
-    >>> counts, patterns = digit_patches(size=2)
+    >>> counts, patterns, states = digit_patches(size=2)
     >>> counts.shape, counts.sum(1).unique()
     (torch.Size([1797, 16]), tensor([49.], dtype=torch.float64))
     >>> patterns[1]
     tensor([[0., 0.],
             [0., 1.]], dtype=torch.float64)
+    >>> states.shape
+    torch.Size([1797, 7, 7])
     """
     _validate.integer(size, "size", 1, 4)
     if not 0 <= threshold < 1:
@@ -132,7 +136,8 @@ def digit_patches(
     counts = torch.zeros(len(state), len(present), dtype=dtype, device="cpu")
     counts.scatter_add_(1, state, torch.ones_like(state, dtype=dtype))
     patterns = (present[:, None] >> place & 1).reshape(-1, size, size)
-    return Patches(counts.to(device), patterns.to(device, dtype))
+    states = state.reshape(-1, 9 - size, 9 - size)
+    return Patches(counts.to(device), patterns.to(device, dtype), states.to(device))
 
 
 def mnist(

@@ -248,7 +248,7 @@ def test_everything_is_on_the_device_that_is_asked_for(folder):
 
 def test_patches_are_those_of_a_loop():
     for size, threshold in ((1, 0.5), (2, 0.0), (3, 0.5), (4, 0.25)):
-        counts, patterns = data.digit_patches(size=size, threshold=threshold)
+        counts, patterns, states = data.digit_patches(size=size, threshold=threshold)
         names = [tuple(pattern.flatten().int().tolist()) for pattern in patterns]
         images = load_digits().images / 16 > threshold
         for i in (0, 900, 1796):
@@ -256,13 +256,15 @@ def test_patches_are_those_of_a_loop():
             for row in range(9 - size):
                 for column in range(9 - size):
                     patch = images[i, row : row + size, column : column + size]
-                    found[tuple(patch.ravel().astype(int).tolist())] += 1
+                    name = tuple(patch.ravel().astype(int).tolist())
+                    found[name] += 1
+                    assert names[states[i, row, column]] == name
             assert counts[i].tolist() == list(found.values())
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 2), (2, 16), (3, 512), (4, 65_536)])
 def test_patches_occur_and_are_in_the_order_of_their_code(size, most):
-    counts, patterns = data.digit_patches(size=size)
+    counts, patterns, _ = data.digit_patches(size=size)
     assert patterns.shape == (counts.shape[1], size, size)
     assert set(patterns.unique().tolist()) == {0, 1}
     code = [int("".join(str(int(pixel)) for pixel in p.flatten()), 2) for p in patterns]
@@ -274,7 +276,7 @@ def test_patches_occur_and_are_in_the_order_of_their_code(size, most):
 
 def test_patches_recover_the_number_of_bright_pixels():
     # Patches at 6 x 6 positions cover a pixel once for each position that holds it.
-    counts, patterns = data.digit_patches()
+    counts, patterns, _ = data.digit_patches()
     cover = np.convolve(np.ones(6), np.ones(3))
     bright = load_digits().images / 16 > 0.5
     expected = (bright * np.outer(cover, cover)).sum((1, 2))
@@ -287,7 +289,8 @@ def test_patches_in_a_dtype_and_on_a_device():
         made = data.digit_patches(dtype=torch.float32)
     finally:
         torch.set_default_device(None)
-    assert {(x.device.type, x.dtype) for x in made} == {("cpu", torch.float32)}
+    assert {x.device.type for x in made} == {"cpu"}
+    assert [x.dtype for x in made] == [torch.float32, torch.float32, torch.int64]
     assert torch.equal(made.counts.double(), data.digit_patches().counts)
     assert {x.device.type for x in data.digit_patches(device="meta")} == {"meta"}
 
