@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pooch
 import torch
 from jaxtyping import Float, Int
 from sklearn.datasets import load_digits
@@ -203,6 +202,8 @@ def _find(root: Path, file: _File) -> Path:
 
 
 def _download(file: _File) -> Path:
+    import pooch  # here, because it warns on import where there are no Jupyter widgets
+
     url = f"{MNIST_URL}{file.name}.gz"
     try:
         # pooch downloads to a temporary file, and moves it only once the checksum is right.

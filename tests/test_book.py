@@ -1,6 +1,8 @@
 """The book hangs together: registry, theorems, checks, lines and evidence tell one story."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -93,6 +95,16 @@ def test_every_chapter_follows_the_grammar():
         assert ":class: dropdown" not in "".join(re.findall(r"\{prf:proof\}.{0,80}", text, re.S))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_code_has_no_unused_import_and_no_undefined_name(name):
+    cells = chapters.code_cells(chapters.notebook(name))
+    lint = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F", "-"]
+    done = subprocess.run(
+        lint, input="\n\n".join(cell.source for cell in cells), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_figure_has_a_caption_and_alt_text():
     for name in NAMES:
         for cell in chapters.code_cells(run_of(name)):
@@ -130,6 +142,13 @@ def test_every_check_cell_is_tagged_has_a_reference_and_ran_with_those_lines(nam
 @pytest.mark.parametrize("name", NAMES)
 def test_the_run_is_of_todays_code(name):
     assert run_of(name).metadata["cltheory"]["key"] == chapters.key(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_run_warned_of_nothing(name):
+    """Warnings name paths of the machine, and the page would show them."""
+    for cell in chapters.code_cells(run_of(name)):
+        assert [o.text for o in cell.outputs if o.get("name") == "stderr"] == []
 
 
 def test_accepted_lines_hold_no_measurement():

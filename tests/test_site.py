@@ -74,6 +74,12 @@ OVERLAP = """() => {
   return found.slice(0, 10);
 }"""
 
+# On a phone a long formula scrolls; where there is room for it, the reader should see all of it.
+LONG = """() => [...document.querySelectorAll('div.math')].filter(e => e.offsetParent)
+  .map(e => [e, e.querySelector('mjx-container')])
+  .filter(([e, m]) => m && (m.scrollWidth > m.clientWidth + 2 || e.scrollWidth > e.clientWidth + 2))
+  .map(([e]) => e.id || e.textContent.slice(0, 60))"""
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -188,6 +194,7 @@ def test_a_wide_page_reads_well(wide):
 
 def test_every_dropdown_opens_and_all_of_the_page_is_accessible(wide):
     assert wide.page.evaluate(OPEN_ALL) == []
+    assert wide.page.evaluate(LONG) == []
     assert wide.troubles == []
     assert violations(wide) == []
 

@@ -1,0 +1,103 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from cltheory.minimise import lbfgs, newton
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def log_sum_exp(a, b):
+    """A smooth convex function with one minimum, log sum exp(a x + b)."""
+    return lambda x: torch.logsumexp(a @ x + b, 0)
+
+
+def case(rng, rows=8, columns=3):
+    a = torch.randn(rows, columns, generator=rng, dtype=torch.float64)
+    # Rows that surround the origin: the function grows in every direction.
+    return torch.cat([a, -a]), torch.randn(2 * rows, generator=rng, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("solver", [newton, lbfgs])
+def test_the_minimum_is_that_of_scipy(rng, solver):
+    for _ in range(5):
+        a, b = case(rng)
+        f = log_sum_exp(a, b)
+        found = solver(f, torch.zeros(3, dtype=torch.float64))
+        expected = optimize.minimize(
+            lambda x, f=f: float(f(torch.from_numpy(x))), np.zeros(3), method="Nelder-Mead",
+            options={"xatol": 1e-10, "fatol": 1e-14, "maxiter": 4000},
+        )  # fmt: skip
+        assert float(f(found)) <= expected.fun + 1e-12
+        np.testing.assert_allclose(found, expected.x, atol=1e-6)
+        at = found.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(f(at), at)
+        assert gradient.abs().max() < 1e-7
+
+
+def test_newton_leaves_flat_directions_where_they_are():
+    # Softmax losses do not see a common shift.
+    target = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    start = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    found = newton(lambda s: torch.logsumexp(s, 0) - target @ s, start)
+    assert found.mean().item() == pytest.approx(3.0, abs=1e-12)
+    torch.testing.assert_close(found.softmax(0), target, rtol=0, atol=1e-14)
+
+
+def test_newton_is_damped():
+    # Undamped steps from 3 leave for infinity: log cosh is flatter than its parabola.
+    start = torch.tensor([3.0], dtype=torch.float64)
+    assert newton(lambda x: x.cosh().log().sum(), start).abs().item() < 1e-12
+    full = start - math.sinh(3) * math.cosh(3)
+    assert full.abs() > 50
+
+
+@pytest.mark.parametrize("solver", [newton, lbfgs])
+def test_shape_dtype_and_start(rng, solver):
+    start = torch.randn(2, 3, generator=rng, dtype=torch.float64)
+    kept = start.clone()
+    found = solver(lambda x: (x - 1).square().sum(), start)
+    assert torch.equal(start, kept)
+    assert found.dtype == torch.float64
+    assert not found.requires_grad
+    torch.testing.assert_close(found, torch.ones(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("solver", [newton, lbfgs])
+def test_more_steps_come_nearer(solver):
+    def quartic(x):
+        return (x - 1).square().square().sum()
+
+    start = torch.tensor([9.0], dtype=torch.float64)
+    near, far = (abs(solver(quartic, start, steps=k).item() - 1) for k in (30, 2))
+    assert near < far / 5
+
+
+def test_nothing_is_made_on_the_default_device():
+    start = torch.zeros(2, dtype=torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = [solver(lambda x: (x - 1).square().sum(), start) for solver in (newton, lbfgs)]
+    finally:
+        torch.set_default_device(None)
+    assert {x.device.type for x in found} == {"cpu"}
+
+
+@pytest.mark.parametrize("solver", [newton, lbfgs])
+@pytest.mark.parametrize(
+    ("start", "steps", "words"),
+    [
+        (torch.tensor([math.nan]), 5, "start must be finite"),
+        (torch.tensor([1]), 5, "start must hold floating-point numbers"),
+        (torch.zeros(1), 0, "steps must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_input(solver, start, steps, words):
+    with pytest.raises(ValueError, match=words):
+        solver(lambda x: x.sum(), start, steps=steps)
