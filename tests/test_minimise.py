@@ -50,6 +50,13 @@ def test_newton_leaves_flat_directions_where_they_are():
     torch.testing.assert_close(found.softmax(0), target, rtol=0, atol=1e-14)
 
 
+def test_newton_sees_small_curvatures_too():
+    curvature = torch.tensor([1.0, 1e-3, 1e-9], dtype=torch.float64)
+    start = torch.zeros(3, dtype=torch.float64)
+    found = newton(lambda x: (curvature * (x - 1).square()).sum(), start)
+    torch.testing.assert_close(found, torch.ones(3, dtype=torch.float64))
+
+
 def test_newton_is_damped():
     # Undamped steps from 3 leave for infinity: log cosh is flatter than its parabola.
     start = torch.tensor([3.0], dtype=torch.float64)
