@@ -65,6 +65,13 @@ def rows(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x and y must be of one dtype, got {x.dtype} and {y.dtype}")
 
 
+def unit_rows(x: Tensor, name: str) -> None:
+    """Require rows of norm 1, up to rounding."""
+    off = (x.detach().norm(dim=1) - 1).abs().max()
+    if not holds(off <= tolerance(x.dtype)):
+        raise ValueError(f"{name} must have rows of norm 1, got one off by {float(off):.3g}")
+
+
 def square(gram: Tensor, name: str) -> None:
     """Require a matrix with as many columns as rows."""
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or gram.numel() == 0:

@@ -1,9 +1,11 @@
-"""Images to learn from: digits that ship with scikit-learn, and MNIST with checksums.
+"""Images to learn from: digits that ship with scikit-learn, MNIST and CIFAR-10 with checksums.
 
 References
 ----------
 .. [1] LeCun, Y., Bottou, L., Bengio, Y., & Haffner, P. (1998). Gradient-based learning applied to
    document recognition. Proceedings of the IEEE 86(11).
+.. [2] Krizhevsky, A. (2009). Learning multiple layers of features from tiny images. Technical
+   report, University of Toronto.
 """
 
 import gzip
@@ -23,9 +25,9 @@ from cltheory import _validate
 
 
 class LabelledImages(NamedTuple):
-    """Grey images with pixels in [0, 1], and the class of each."""
+    """Images with pixels in [0, 1], grey or of several channels, and the class of each."""
 
-    images: Float[Tensor, "n height width"]
+    images: Float[Tensor, "n *channels height width"]
     labels: Int[Tensor, " n"]
 
 
@@ -45,6 +47,12 @@ class _File(NamedTuple):
     archive_md5: str
 
 
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR10_FILES = {
+    "train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {
     "train": (
@@ -186,6 +194,63 @@ def mnist(
     return scaled
 
 
+def cifar10(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    split: Literal["train", "test"] = "train",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LabelledImages:
+    """Return CIFAR-10 [2]_: up to 50,000 colour images to train on, or 10,000 to test with.
+
+    Images have shape (n, 3, 32, 32), red, green, blue, and pixels in [0, 1] (steps of 1/255);
+    labels are int64.
+
+    Parameters
+    ----------
+    root
+        The folder with files of the binary version, ``data_batch_1.bin`` to ``data_batch_5.bin``
+        and ``test_batch.bin``, plain or with ``.gz``; those that are there are read. Unless given,
+        the archive is downloaded once, into the user's cache, and checked.
+    split
+        ``"train"`` or ``"test"``.
+    dtype, device
+        Of the images; the labels are on the same device.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no file of the split is in `root`.
+    ValueError
+        If a file is truncated, corrupt, or no file of CIFAR-10 by its size and labels; if the split
+        is unknown.
+    OSError
+        If a download fails. Nothing of it is kept.
+
+    Examples
+    --------
+    >>> cifar10("no/such/folder", split="test")
+    Traceback (most recent call last):
+    FileNotFoundError: no test_batch.bin or test_batch.bin.gz in no/such/folder
+    """
+    if split not in CIFAR10_FILES:
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    folder = _cifar10_archive() if root is None else Path(root)
+    names = CIFAR10_FILES[split]
+    paths = [
+        next(there, None)
+        for name in names
+        if (there := (p for p in (folder / name, folder / f"{name}.gz") if p.is_file()))
+    ]
+    rows = [_read_cifar10(path) for path in paths if path is not None]
+    if not rows:
+        raise FileNotFoundError(f"no {names[0]} or {names[0]}.gz in {folder}")
+    table = np.concatenate(rows)
+    scaled = _labelled(table[:, 1:].reshape(-1, 3, 32, 32), table[:, 0], dtype, device)
+    scaled.images.div_(255)
+    return scaled
+
+
 def _labelled(
     images: np.ndarray, labels: np.ndarray, dtype: torch.dtype, device: torch.device | str
 ) -> LabelledImages:
@@ -221,12 +286,45 @@ def _download(file: _File) -> Path:
     return Path(path)
 
 
-def _read_idx(path: Path, sha256: str) -> np.ndarray:
-    """Read an array of bytes: two zeros, type 8, rank, sizes as big-endian int32, the entries."""
+def _cifar10_archive() -> Path:
+    import pooch  # here, because it warns on import where there are no Jupyter widgets
+
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        files = pooch.retrieve(
+            CIFAR10_URL,
+            known_hash=f"md5:{CIFAR10_MD5}",
+            path=pooch.os_cache("cltheory") / "cifar10",
+            processor=pooch.Untar(),
+            progressbar=True,
+        )
+    except OSError as error:
+        raise OSError(
+            f"could not download {CIFAR10_URL} ({error}); cifar10(root) reads files of a folder"
+        ) from error
+    return next(Path(file).parent for file in files if file.endswith("test_batch.bin"))
+
+
+def _read_cifar10(path: Path) -> np.ndarray:
+    """Read rows of a label and 3,072 bytes of pixels."""
+    raw = _unzipped(path)
+    if not raw or len(raw) % 3073:
+        raise ValueError(f"{path} must hold rows of 3073 bytes, got {len(raw)} bytes: truncated?")
+    table = np.frombuffer(raw, np.uint8).reshape(-1, 3073).copy()
+    if table[:, 0].max() > 9:
+        raise ValueError(f"{path} must hold labels from 0 to 9, got {table[:, 0].max()}")
+    return table
+
+
+def _unzipped(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} must be a gzip file, got a truncated or corrupt one") from error
+
+
+def _read_idx(path: Path, sha256: str) -> np.ndarray:
+    """Read an array of bytes: two zeros, type 8, rank, sizes as big-endian int32, the entries."""
+    raw = _unzipped(path)
     found = hashlib.sha256(raw).hexdigest()
     if found != sha256:
         raise ValueError(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -12,6 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, GREY = "#1f2328", "#9aa0a6"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#aa3377"
@@ -71,3 +77,87 @@ def matrix(axes: Axes, values: Float[Tensor, "n m"], *, symmetric: bool = False)
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
     axes.figure.colorbar(picture, ax=axes, shrink=0.85)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A stage of a :class:`Stepper`: a short label, words for those who do not see it, a figure."""
+
+    label: str
+    alt: str
+    figure: Figure
+
+
+class Stepper:
+    """Pictures of stages, of which the reader chooses one by radio buttons.
+
+    It is plain HTML and CSS: it works without a server and without scripts, nothing moves by
+    itself, and the arrow keys step. A browser that is too old shows all stages, as does paper.
+
+    Parameters
+    ----------
+    name : str
+        Identifier of the figure in its page, to link to.
+    frames : sequence of Frame
+        At least two; their figures are closed.
+    caption : str
+        What is to be seen, in plain words.
+    legend : str
+        What the buttons choose.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two frames.
+    """
+
+    def __init__(
+        self, name: str, frames: Sequence[Frame], *, caption: str, legend: str = "Stage"
+    ) -> None:
+        if len(frames) < 2:
+            raise ValueError(f"frames must hold at least 2 stages, got {len(frames)}")
+        self.name, self.caption, self.legend = name, caption, legend
+        self.labels = [frame.label for frame in frames]
+        self.images = [(frame.alt, _svg(frame.figure)) for frame in frames]
+
+    def __repr__(self) -> str:
+        """Name the stages, for readers of text."""
+        return f"{self.legend}: {' | '.join(self.labels)}"
+
+    def _repr_html_(self) -> str:
+        """Give the figure as HTML with its own style."""
+        quote = html.escape
+        hidden = f"#{self.name} .frame {{ display: none; }}"
+        shown = ", ".join(
+            f'#{self.name}:has(input[value="{k}"]:checked) .frame:nth-of-type({k})'
+            for k in range(1, len(self.images) + 1)
+        )
+        style = (
+            f"@media screen {{ @supports selector(:has(*)) {{ {hidden} "
+            f"{shown} {{ display: block; }} }} }}"
+        )
+        buttons = "".join(
+            f'<label><input type="radio" name="{self.name}" value="{k}"'
+            f"{' checked' if k == 1 else ''}> {quote(label)}</label> "
+            for k, label in enumerate(self.labels, 1)
+        )
+        frames = "".join(
+            f'<div class="frame"><img alt="{quote(alt)}" src="data:image/svg+xml;base64,{image}">'
+            "</div>"
+            for alt, image in self.images
+        )
+        return (
+            f'<figure class="stepper" id="{self.name}"><style>{style}</style>'
+            f"<fieldset><legend>{quote(self.legend)}</legend>{buttons}</fieldset>"
+            f'<div class="frames">{frames}</div>'
+            f"<figcaption>{quote(self.caption)}</figcaption></figure>"
+        )
+
+
+def _svg(figure: Figure) -> str:
+    """Draw a figure as SVG, the same bytes each time, in base64; and close it."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "cltheory", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return base64.b64encode(file.getvalue().encode()).decode()

@@ -3,12 +3,15 @@ r"""Positive semidefinite kernels and their Gram matrices.
 A kernel is a function of two point sets that returns the matrix of its values:
 ``rbf(bandwidth=1.0)(x, y)`` has shape (n, m). A *profile* is a kernel on the sphere written as a
 function of the inner product :math:`t`, where :math:`r^2 = 2 - 2t` is the squared distance;
-`on_sphere` turns it into a kernel of two point sets. A parameter out of its range, or points that
-do not fit the kernel, raise a ValueError that names them.
+`on_sphere` turns it into a kernel of two point sets. Those that are written in the distance come as
+a `Radial`, which takes :math:`r^2` itself where close points would lose digits in :math:`2 - 2t`.
+A parameter out of its range, or points that do not fit the kernel, raise a ValueError that names
+them.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -21,6 +24,35 @@ Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A function of n points and m points that returns the matrix (n, m) of its values."""
 Profile: TypeAlias = Callable[[Tensor], Tensor]
 """A function of inner products on the sphere, entry by entry."""
+
+
+@dataclass(frozen=True)
+class Radial:
+    r"""A profile :math:`\kappa(t) = \rho(2 - 2t)`, with :math:`\rho` a function of :math:`r^2`.
+
+    Attributes
+    ----------
+    of_square
+        :math:`\rho`, entry by entry.
+    slope
+        Its derivative, from :math:`r^2` and the values of :math:`\rho`; autograd finds it if there
+        is none, at five times the cost.
+
+    Examples
+    --------
+    >>> near = Radial(lambda r2: -r2.sqrt())
+    >>> near(torch.tensor([0.5])), near.of_square(torch.tensor([1e-12]))
+    (tensor([-1.]), tensor([-1.0000e-06]))
+    """
+
+    of_square: Profile
+    slope: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Evaluate at inner products of unit rows; one above 1 by rounding counts as 1."""
+        square = 2 - 2 * t
+        return self.of_square(square - square.detach().clamp(max=0))
+
 
 MEDIAN_POINTS = 2048
 """`median_bandwidth` looks at no more points than this, so that its pairs fit in memory."""
@@ -131,7 +163,7 @@ def median_bandwidth(x: Float[Tensor, "n d"]) -> float:
     return median
 
 
-def gaussian(a: float) -> Profile:
+def gaussian(a: float) -> Radial:
     r"""Profile :math:`\kappa(t) = e^{-a r^2}` for :math:`a > 0`.
 
     Examples
@@ -140,10 +172,10 @@ def gaussian(a: float) -> Profile:
     tensor([1.0000, 0.3679])
     """
     _validate.positive(a, "a")
-    return lambda t: torch.exp(-a * (2 - 2 * t))
+    return Radial(lambda r2: torch.exp(-a * r2), lambda r2, value: -a * value)
 
 
-def logarithmic(a: float) -> Profile:
+def logarithmic(a: float) -> Radial:
     r"""Profile :math:`\kappa(t) = -\tfrac12 \log(1 + a r^2)` for :math:`a > 0`.
 
     Positive semidefinite up to a constant only: its mean over the sphere is negative.
@@ -154,10 +186,15 @@ def logarithmic(a: float) -> Profile:
     tensor([-0.5493, -0.8047])
     """
     _validate.positive(a, "a")
-    return lambda t: -0.5 * torch.log1p(a * (2 - 2 * t))
+
+    def of_square(r2: Tensor) -> Tensor:
+        # log1p takes thrice the time, and float32 distances have no digits that log(1 + .) loses.
+        return -0.5 * (torch.log(1 + a * r2) if r2.dtype == torch.float32 else torch.log1p(a * r2))
+
+    return Radial(of_square, lambda r2, value: -0.5 / (r2 + 1 / a))
 
 
-def inverse_multiquadric(c: float) -> Profile:
+def inverse_multiquadric(c: float) -> Radial:
     r"""Profile :math:`\kappa(t) = c / \sqrt{c^2 + r^2}` for :math:`c > 0`.
 
     Examples
@@ -166,10 +203,10 @@ def inverse_multiquadric(c: float) -> Profile:
     tensor([1.0000, 0.4472])
     """
     _validate.positive(c, "c")
-    return lambda t: c / torch.sqrt(c**2 + 2 - 2 * t)
+    return Radial(lambda r2: c * torch.rsqrt(c**2 + r2), lambda r2, value: value**3 / (-2 * c**2))
 
 
-def riesz(s: float) -> Profile:
+def riesz(s: float) -> Radial:
     r"""Profile :math:`\kappa(t) = \operatorname{sign}(s)\, r^{-s}` for :math:`s \ne 0`.
 
     For :math:`s > 0` it is infinite at :math:`t = 1`. For :math:`-2 \le s < 0` it is positive
@@ -183,8 +220,7 @@ def riesz(s: float) -> Profile:
     if s == 0 or not math.isfinite(s):
         raise ValueError(f"s must be finite and not 0, got {s}")
     sign = math.copysign(1.0, s)
-    # An inner product of unit rows may exceed 1 by rounding; a power would make that a NaN.
-    return lambda t: sign * (2 - 2 * t).clamp(min=0) ** (-s / 2)
+    return Radial(lambda r2: sign * r2 ** (-s / 2), lambda r2, value: -s / 2 * value / r2)
 
 
 def exponential(temperature: float) -> Profile:
@@ -213,11 +249,7 @@ def on_sphere(profile: Profile) -> Kernel:
     def kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         _validate.rows(x, y)
         for points, name in ((x, "x"), (y, "y")):
-            off = (points.norm(dim=1) - 1).abs().max()
-            if not _validate.holds(off <= _validate.tolerance(points.dtype)):
-                raise ValueError(
-                    f"{name} must have rows of norm 1, got one off by {float(off):.3g}"
-                )
+            _validate.unit_rows(points, name)
         return profile(x @ y.mT)
 
     return kernel

@@ -1,4 +1,4 @@
-r"""Contrastive losses of two views of M points; :math:`z^1_i`, :math:`z^2_i` are a positive pair.
+r"""Losses of two views of M points; :math:`z^1_i`, :math:`z^2_i` are a positive pair.
 
 Losses are means over anchors in natural logarithms, with :math:`s(x, y) = x^\top y` and temperature
 :math:`\tau`. Features are used as given: nothing is normalised, and rows of any norm are accepted;
@@ -20,15 +20,29 @@ References
    for unnormalized statistical models. AISTATS 13. Formula number unknown.
 .. [5] HaoChen, J. Z., Wei, C., Gaidon, A., & Ma, T. (2021). Provable guarantees for self-supervised
    deep learning with spectral contrastive loss. arXiv:2106.04156. Formula number unknown.
+.. [6] Koromilas, P., Bouritsas, G., Giannakopoulos, T., Nicolaou, M., & Panagakis, Y. (2024).
+   Bridging mini-batch and asymptotic analysis in contrastive learning: from InfoNCE to kernel-based
+   losses. arXiv:2405.18045. Formula numbers unknown.
+.. [7] Calder, J., & Lee, W. (2025). Understanding contrastive learning through variational analysis
+   and neural network optimization perspectives. arXiv:2503.10812, equation 4.
+.. [8] Bardes, A., Ponce, J., & LeCun, Y. (2022). VICReg: variance-invariance-covariance
+   regularization for self-supervised learning. arXiv:2105.04906. Formula numbers unknown.
+.. [9] Zbontar, J., Jing, L., Misra, I., LeCun, Y., & Deny, S. (2021). Barlow Twins: self-supervised
+   learning via redundancy reduction. arXiv:2103.03230. Formula number unknown.
+.. [10] Grill, J.-B., et al. (2020). Bootstrap your own latent. arXiv:2006.07733; Chen, X., & He, K.
+   (2021). Exploring simple Siamese representation learning. arXiv:2011.10566. Numbers unknown.
 """
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cltheory import _validate, blockwise
+from cltheory.kernels import Profile, Radial
 
 FEW = 64
 """Up to this many pairs NT-Xent is faster with its gradient made on the way forward."""
@@ -123,7 +137,11 @@ def nt_xent(
 
 
 def dcl(
-    z1: Float[Tensor, "m d"], z2: Float[Tensor, "m d"], *, temperature: float
+    z1: Float[Tensor, "m d"],
+    z2: Float[Tensor, "m d"],
+    *,
+    temperature: float,
+    negatives: Literal["both", "other"] = "both",
 ) -> Float[Tensor, ""]:
     r"""Decoupled contrastive loss [3]_: NT-Xent with 2M - 2 candidates, without the positive.
 
@@ -131,7 +149,8 @@ def dcl(
        {\sum_{j \ne i, i^+} e^{s(z_i, z_j)/\tau}}
 
     It may be negative. The least value for unit rows and :math:`2 \le M \le d + 1`, at a regular
-    simplex with :math:`z^1 = z^2`, is :math:`\log(2 (M - 1)) - M / ((M - 1) \tau)`.
+    simplex with :math:`z^1 = z^2`, is :math:`\log(2 (M - 1)) - M / ((M - 1) \tau)`; with
+    the M - 1 negatives of the other view only, :math:`\log(M - 1) - M / ((M - 1) \tau)`.
 
     Parameters
     ----------
@@ -139,6 +158,58 @@ def dcl(
         Features of the two views; rows of one index are a positive pair.
     temperature : float
         :math:`\tau`, above 0.
+    negatives : str
+        ``"both"`` views, or the ``"other"`` view of an anchor. With its own view only, the loss is
+        :func:`dhel` with ``symmetric=True``.
+
+    Raises
+    ------
+    ValueError
+        If the views are no finite matrices of one shape, dtype and device with at least two rows,
+        or if the temperature is not a finite number above 0, or `negatives` is another word.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> dcl(z, z, temperature=1.0)
+    tensor(-1.3069)
+    """
+    z1, z2 = _views(z1, z2)
+    if negatives not in ("both", "other"):
+        raise ValueError(f"negatives must be 'both' or 'other', got {negatives!r}")
+    if negatives == "both":
+        return _excess(z1, z2, temperature).mean().to(z1.dtype)
+    _validate.positive(temperature, "temperature")
+    scale = 1 / temperature
+    sums = torch.stack(blockwise.log_sums_between(z1, z2, scale=scale, excluded=(0,)))
+    return (sums - scale * blockwise.diagonal(z1, z2)).mean().to(z1.dtype)
+
+
+def dhel(
+    z1: Float[Tensor, "m d"],
+    z2: Float[Tensor, "m d"],
+    *,
+    temperature: float,
+    symmetric: bool = False,
+) -> Float[Tensor, ""]:
+    r"""Decoupled hyperspherical energy loss [6]_: an anchor's M - 1 negatives are of its own view.
+
+    .. math:: \frac 1 M \sum_i -\log \frac{e^{s(z^1_i, z^2_i)/\tau}}
+       {\sum_{j \ne i} e^{s(z^1_i, z^1_j)/\tau}}
+
+    It may be negative. The least value for unit rows and :math:`2 \le M \le d + 1`, at a regular
+    simplex with :math:`z^1 = z^2`, is :math:`\log(M - 1) - M / ((M - 1) \tau)`.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor
+        Features of the two views; rows of one index are a positive pair.
+    temperature : float
+        :math:`\tau`, above 0.
+    symmetric : bool
+        Take the mean with the loss whose anchors and negatives are in the second view. The code
+        that was released with [6]_ weighs the attraction half as much:
+        :math:`2 L_{\text{symmetric}} + \frac 1 M \sum_i s(z^1_i, z^2_i) / \tau`.
 
     Raises
     ------
@@ -149,11 +220,284 @@ def dcl(
     Examples
     --------
     >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    >>> dcl(z, z, temperature=1.0)
-    tensor(-1.3069)
+    >>> dhel(z, z, temperature=1.0)
+    tensor(-2.)
     """
     z1, z2 = _views(z1, z2)
-    return _excess(z1, z2, temperature).mean().to(z1.dtype)
+    _validate.positive(temperature, "temperature")
+    energies = [
+        blockwise.log_sums(z, scale=1 / temperature).mean() for z in (z1, z2)[: 1 + symmetric]
+    ]
+    attraction = blockwise.diagonal(z1, z2).mean() / temperature
+    return (torch.stack(energies).mean() - attraction).to(z1.dtype)
+
+
+def kcl(
+    z1: Float[Tensor, "m d"],
+    z2: Float[Tensor, "m d"],
+    *,
+    kernel: Profile,
+    weight: float,
+    symmetric: bool = False,
+    alignment: Profile | None = None,
+) -> Float[Tensor, ""]:
+    r"""Kernel contrastive loss [6]_: attraction and energy are means of one kernel.
+
+    .. math:: -\frac 1 M \sum_i \kappa(z^1_i, z^2_i)
+       + \frac{\text{weight}}{M (M - 1)} \sum_{i \ne j} \kappa(z^1_i, z^1_j)
+
+    Its expectation over independent batches does not depend on M. The kernel is taken at
+    :math:`t = 1 - |x - y|^2 / 2`, for unit rows their inner product, with distances from
+    differences where rows are close. The least value for unit rows and :math:`2 \le M \le d + 1`,
+    at a regular simplex with :math:`z^1 = z^2`, is
+    :math:`-\kappa(1) + \text{weight}\; \kappa(-1 / (M - 1))`, if :math:`\kappa` is convex and
+    increasing.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor
+        Features of the two views; rows of one index are a positive pair.
+    kernel : Profile
+        A profile of :mod:`cltheory.kernels`, or any function of inner products entry by entry.
+    weight : float
+        Weight of the energy, above 0.
+    symmetric : bool
+        Take the mean with the loss whose energy is that of the second view.
+    alignment : Profile, optional
+        Another kernel for the attraction, as where that of the energy is infinite at t = 1.
+
+    Raises
+    ------
+    ValueError
+        If the views are no finite matrices of one shape, dtype and device with at least two rows;
+        if the weight is not a finite number above 0; if the kernel of the attraction is infinite at
+        t = 1, as a Riesz kernel with s > 0: the loss has no lower bound.
+
+    Examples
+    --------
+    >>> from cltheory import kernels
+    >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> kcl(z, z, kernel=kernels.gaussian(0.5), weight=1.0)
+    tensor(-0.8647)
+    """
+    z1, z2 = _views(z1, z2)
+    _validate.positive(weight, "weight")
+    near, apart = (_radial(k) for k in (alignment or kernel, kernel))
+    if not _validate.holds(near.of_square(z1.new_zeros(())).isfinite()):
+        raise ValueError(
+            "kernel must be finite at t = 1 to attract positive pairs, or the loss has no lower "
+            "bound; give another one as alignment"
+        )
+    squares = (z1.double() - z2.double()).square().sum(1)
+    # A kernel with a cusp has no derivative at a distance of zero: there, nothing pulls.
+    met = squares == 0
+    attraction = torch.where(
+        met, near.of_square(torch.zeros_like(squares)), near.of_square(torch.where(met, 1, squares))
+    )
+    energies = [
+        blockwise.distance_mean(z, apart.of_square, apart.slope) for z in (z1, z2)[: 1 + symmetric]
+    ]
+    return (weight * torch.stack(energies).mean() - attraction.mean()).to(z1.dtype)
+
+
+def generalised_nt_xent(
+    z1: Float[Tensor, "m d"],
+    z2: Float[Tensor, "m d"],
+    *,
+    similarity: Callable[[Tensor], Tensor],
+    outer: Callable[[Tensor], Tensor] = torch.log1p,
+    masked: bool = False,
+) -> Float[Tensor, ""]:
+    r"""Generalised NT-Xent [7]_, of any decreasing similarity and any increasing outer function.
+
+    .. math:: \frac 1 M \sum_i \Psi\Bigl(\frac 1 M \sum_j
+       \frac{\eta(\tfrac12 |z^1_i - z^2_j|^2)}{\eta(\tfrac12 |z^1_i - z^2_i|^2)}\Bigr)
+
+    With :math:`\eta(s) = e^{-s/\tau}` and :math:`\Psi(g) = \log(1 + g)` on unit rows it is NT-Xent
+    with a mean over candidates for their sum. The matrix of all pairs is held.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor
+        Features of the two views; rows of one index are a positive pair.
+    similarity : callable
+        :math:`\eta`, from halved squared distances to numbers above 0, entry by entry.
+    outer : callable
+        :math:`\Psi`.
+    masked : bool
+        Leave j = i out of the mean, as the indicator of the original loss does.
+
+    Raises
+    ------
+    ValueError
+        If the views are no finite matrices of one shape, dtype and device with at least two rows,
+        or if the similarity is not above 0 at a positive pair.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> generalised_nt_xent(z, z, similarity=lambda s: torch.exp(-s))
+    tensor(0.4496)
+    """
+    z1, z2 = _views(z1, z2)
+    gaps = (z1[:, None] - z2).square().sum(-1) / 2
+    values = similarity(gaps)
+    positives = values.diagonal()
+    if not _validate.holds((positives > 0).all()):
+        raise ValueError(
+            "similarity must be above 0 at each positive pair, got "
+            f"{float(positives.detach().min()):.3g}"
+        )
+    ratios = values / positives[:, None]
+    share = ratios.mean(1) if not masked else (ratios.sum(1) - 1) / (len(z1) - 1)
+    return outer(share).mean()
+
+
+def vicreg(
+    z1: Float[Tensor, "m d"],
+    z2: Float[Tensor, "m d"],
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    eps: float = 1e-4,
+) -> Float[Tensor, ""]:
+    r"""VICReg [8]_: views agree, columns keep a standard deviation of 1, columns are uncorrelated.
+
+    .. math:: \frac \lambda M \sum_i |z^1_i - z^2_i|^2 + \sum_{v = 1, 2} \frac 1 d \Bigl(
+       \mu \sum_j \max\bigl(0, 1 - \sqrt{C^v_{jj} + \varepsilon}\bigr)
+       + \nu \sum_{j \ne k} (C^v_{jk})^2\Bigr)
+
+    with the covariance :math:`C^v` of a view, divided by M - 1. The least value, 0, is met by
+    equal views whose covariance is diagonal with entries of at least :math:`1 - \varepsilon`.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor
+        Features of the two views; rows of one index are a positive pair.
+    invariance, variance, covariance : float
+        The weights :math:`\lambda, \mu, \nu`, at least 0.
+    eps : float
+        :math:`\varepsilon`, above 0, which keeps the gradient finite at constant columns.
+
+    Raises
+    ------
+    ValueError
+        If the views are no finite matrices of one shape, dtype and device with at least two rows,
+        or if a weight is below 0, or `eps` not above 0.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> vicreg(z, z)
+    tensor(0.)
+    """
+    z1, z2 = _views(z1, z2)
+    for value, name in (
+        (invariance, "invariance"),
+        (variance, "variance"),
+        (covariance, "covariance"),
+    ):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+    _validate.positive(eps, "eps")
+    loss = invariance * (z1 - z2).square().sum(1).mean()
+    for z in (z1, z2):
+        centred = z - z.mean(0)
+        c = blockwise.second_moment(centred) / (len(z) - 1)
+        own = c.diagonal()
+        hinge = torch.relu(1 - torch.sqrt(own + eps)).mean()
+        cross = (c - torch.diag(own)).square().sum() / len(c)
+        loss = loss + variance * hinge + covariance * cross
+    return loss
+
+
+def barlow_twins(
+    z1: Float[Tensor, "m d"], z2: Float[Tensor, "m d"], *, weight: float = 5e-3
+) -> Float[Tensor, ""]:
+    r"""Barlow Twins [9]_: the correlation matrix of the two views is the identity.
+
+    .. math:: \sum_j (1 - C_{jj})^2 + \text{weight} \sum_{j \ne k} C_{jk}^2
+
+    with the correlation :math:`C_{jk}` of column j of the first view and column k of the second.
+    The least value, 0, is met by equal views with uncorrelated columns.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor
+        Features of the two views; rows of one index are a positive pair.
+    weight : float
+        Weight of the redundancy, above 0.
+
+    Raises
+    ------
+    ValueError
+        If the views are no finite matrices of one shape, dtype and device with at least two rows;
+        if a column is constant, which has no correlation; if the weight is not above 0.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> barlow_twins(z, z), barlow_twins(z, -z)
+    (tensor(0.), tensor(8.))
+    """
+    z1, z2 = _views(z1, z2)
+    _validate.positive(weight, "weight")
+    scaled = []
+    for z, name in ((z1, "z1"), (z2, "z2")):
+        centred = z - z.mean(0)
+        norms = centred.norm(dim=0)
+        flat = norms <= 10 * torch.finfo(z.dtype).eps * z.detach().norm(dim=0)
+        if not _validate.holds(~flat.any()):
+            raise ValueError(
+                f"{name} must have columns that vary, got column {int(flat.nonzero()[0])} constant"
+            )
+        scaled.append(centred / norms)
+    c = scaled[0].mT @ scaled[1]
+    own = c.diagonal()
+    redundancy = (c - torch.diag(own)).square().sum()
+    loss: Tensor = (1 - own).square().sum() + weight * redundancy
+    return loss
+
+
+def negative_cosine(
+    prediction: Float[Tensor, "m d"], target: Float[Tensor, "m d"]
+) -> Float[Tensor, ""]:
+    r"""Negative cosine of predictions and targets, the loss of BYOL and SimSiam [10]_.
+
+    .. math:: -\frac 1 M \sum_i \frac{p_i^\top t_i}{|p_i| |t_i|}
+
+    BYOL's :math:`|p_i / |p_i| - t_i / |t_i||^2` is twice this, plus 2. The least value is -1, met
+    by rows of one direction, those of a constant map among them. A gradient that stops at the
+    target, ``target.detach()``, is left to the caller.
+
+    Parameters
+    ----------
+    prediction, target : Tensor
+        One row a point, none zero.
+
+    Raises
+    ------
+    ValueError
+        If the two are no finite matrices of one shape, dtype and device with at least two rows, or
+        a row is zero.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+    >>> negative_cosine(z, z), negative_cosine(z, -2 * z)
+    (tensor(-1.), tensor(1.))
+    """
+    prediction, target = _views(prediction, target, ("prediction", "target"))
+    cosines = blockwise.diagonal(prediction, target)
+    for z, name in ((prediction, "prediction"), (target, "target")):
+        norms = z.double().norm(dim=1)
+        if not _validate.holds((norms > 0).all()):
+            raise ValueError(
+                f"{name} must have rows that are not zero, got row {int((norms == 0).nonzero()[0])}"
+            )
+        cosines = cosines / norms
+    return -cosines.mean().to(prediction.dtype)
 
 
 def nce_binary(
@@ -244,9 +588,14 @@ def spectral_contrastive(z1: Float[Tensor, "m d"], z2: Float[Tensor, "m d"]) -> 
     return (others - 2 * positives.mean()).to(z1.dtype)
 
 
-def _views(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
+def _radial(kernel: Profile) -> Radial:
+    """Take a profile as a function of squared distances."""
+    return kernel if isinstance(kernel, Radial) else Radial(lambda r2: kernel(1 - r2 / 2))
+
+
+def _views(z1: Tensor, z2: Tensor, names: tuple[str, str] = ("z1", "z2")) -> tuple[Tensor, Tensor]:
     """Check two views, and convert them to float32 or float64."""
-    for z, name in ((z1, "z1"), (z2, "z2")):
+    for z, name in zip((z1, z2), names, strict=True):
         if z.ndim != 2:
             raise ValueError(
                 f"{name} must be a matrix with one point a row, got shape {tuple(z.shape)}"
@@ -259,11 +608,13 @@ def _views(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
         ("device", z1.device, z2.device),
     ):
         if one != two:
-            raise ValueError(f"z1 and z2 must have the same {kind}, got {one} and {two}")
+            raise ValueError(
+                f"{' and '.join(names)} must have the same {kind}, got {one} and {two}"
+            )
     total = z1.detach().sum() + z2.detach().sum()
     if not _validate.holds(total.abs() < math.inf):
-        _validate.finite(z1, "z1")
-        _validate.finite(z2, "z2")
+        _validate.finite(z1, names[0])
+        _validate.finite(z2, names[1])
     dtype = torch.promote_types(z1.dtype, torch.float32)
     return z1.to(dtype), z2.to(dtype)
 

@@ -1,12 +1,14 @@
 r"""Minima to rounding of small smooth functions: the exact side of a comparison with training.
 
-Both take a scalar function of one tensor and a start, and return a tensor of its shape. They hold
-for a few thousand numbers at most, in float64; training is :func:`cltheory.training.fit`.
+`newton` and `lbfgs` take a scalar function of one tensor and a start, and return a tensor of its
+shape; `on_spheres` looks for unit rows from many random starts at once. They hold for a few
+thousand numbers at most, in float64; training is :func:`cltheory.training.fit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ FLAT = 1e-13
 """Curvature relative to the largest below which Newton's method does not move."""
 DECREASE = 1e-13
 """A step that promises less than this is taken without a look at the value, which cannot tell."""
+PATIENCE = 20
+"""Steps without a visible decrease after which `on_spheres` gives a start up."""
+HISTORY = 20
+"""Pairs of steps and changes of the gradient that `on_spheres` remembers."""
 
 
 def newton(
@@ -124,3 +130,154 @@ def lbfgs(
 
     solver.step(closure)
     return x.detach()
+
+
+@dataclass(frozen=True)
+class Minima:
+    """What descent from many starts found, the best first: values, and points with unit rows."""
+
+    values: Float[Tensor, " starts"]
+    points: Float[Tensor, "starts *shape dim"]
+
+    @property
+    def value(self) -> float:
+        """The least value."""
+        return float(self.values[0])
+
+    @property
+    def point(self) -> Float[Tensor, "*shape dim"]:
+        """The unit rows that have it."""
+        return self.points[0]
+
+
+def on_spheres(
+    function: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    dim: int,
+    *,
+    starts: int = 16,
+    steps: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Minima:
+    r"""Minimise a function of unit rows, a product of spheres, from many random starts at once.
+
+    .. math:: \min f(x), \qquad x \in (S^{d-1})^{\text{shape}}
+
+    All starts go together, by L-BFGS on the tangent spaces, with the gradient of `torch.vmap` of
+    the function. Each ends in a local minimum, as a rule; the best of them is no proof of a global
+    one. Values are exact to rounding where the minimum is regular, and rows to its square root.
+
+    Parameters
+    ----------
+    function
+        From a tensor of shape (*shape, dim) with unit rows to a scalar, of operations that
+        `torch.vmap` takes, as all losses of :mod:`cltheory.losses` are.
+    shape
+        How many rows: ``(n,)`` points, or ``(2, n)`` for two views.
+    dim
+        Coordinates of a row, at least 2.
+    starts
+        Independent starts, uniform on the spheres.
+    steps
+        Most steps.
+    generator
+        Source of the starts.
+
+    Raises
+    ------
+    ValueError
+        If `shape`, `dim`, `starts` or `steps` is out of range, or the function gives no scalar.
+    FloatingPointError
+        If the function is NaN or infinite at each start.
+
+    Examples
+    --------
+    >>> def energy(x):
+    ...     return (x @ x.mT).exp().sum()
+    >>> found = on_spheres(energy, (3,), 2, generator=torch.Generator().manual_seed(0))
+    >>> found.point @ found.point.mT
+    tensor([[ 1.0000, -0.5000, -0.5000],
+            [-0.5000,  1.0000, -0.5000],
+            [-0.5000, -0.5000,  1.0000]], dtype=torch.float64)
+    """
+    for count in shape:
+        _validate.integer(count, "shape", 1)
+    _validate.integer(dim, "dim", 2)
+    _validate.integer(starts, "starts", 1)
+    _validate.integer(steps, "steps", 1)
+    source = "cpu" if generator is None else generator.device
+    draw = torch.randn(starts, *shape, dim, generator=generator, dtype=torch.float64, device=source)
+    batched = torch.vmap(function)
+
+    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        values = batched(x)
+        if values.shape != (starts,):
+            raise ValueError(f"function must give a scalar, got shape {tuple(values.shape[1:])}")
+        (gradient,) = torch.autograd.grad(values.sum(), x)
+        return values.detach(), gradient - (gradient * x.detach()).sum(
+            -1, keepdim=True
+        ) * x.detach()
+
+    wide = (-1, *[1] * (draw.ndim - 1))
+    x = torch.nn.functional.normalize(draw, dim=-1)
+    values, gradient = evaluate(x)
+    if not bool(values.isfinite().any()):
+        raise FloatingPointError("function must be finite at some start, got NaN or infinity")
+    memory: list[tuple[Tensor, Tensor, Tensor]] = []
+    done, past = ~values.isfinite(), [values]
+    for _ in range(steps):
+        direction = -_curved(gradient, memory)
+        direction = torch.where((_inner(direction, gradient) < 0).view(wide), direction, -gradient)
+        if not memory:
+            direction /= _inner(gradient, gradient).sqrt().clamp(min=1).view(wide)
+        slope, size = _inner(direction, gradient), torch.ones_like(values)
+        # What rounding hides, of values that may be far below 1.
+        hidden = DECREASE * values.abs().clamp(1e-12, 1)
+        for _ in range(25):
+            moved = torch.nn.functional.normalize(x + size.view(wide) * direction, dim=-1)
+            new_values, new_gradient = evaluate(moved)
+            enough = new_values <= values + 1e-4 * size * slope
+            enough |= (-slope * size < hidden) & (new_values <= values + hidden)
+            if bool((enough | done).all()):
+                break
+            size = torch.where(enough, size, size / 2)
+        enough &= ~done
+        kept = enough.view(wide)
+        step = torch.where(kept, moved - x, 0)
+        change = torch.where(kept, new_gradient - gradient, 0)
+        x, gradient = x + step, gradient + change
+        values = torch.where(enough, new_values, values)
+        curvature = _inner(step, change)
+        usable = curvature > 1e-12 * _inner(step, step).sqrt() * _inner(change, change).sqrt()
+        memory = [*memory, (step, change, torch.where(usable, 1 / curvature, 0))][-HISTORY:]
+        done |= step.abs().flatten(1).amax(1) < 1e-13
+        past = [*past, values][-PATIENCE:]
+        if len(past) == PATIENCE:
+            done |= past[0] - values <= hidden
+        if bool(done.all()):
+            break
+    order = values.nan_to_num(nan=float("inf")).argsort()
+    return Minima(values[order], x[order])
+
+
+def _inner(a: Tensor, b: Tensor) -> Float[Tensor, " starts"]:
+    return (a * b).flatten(1).sum(1)
+
+
+def _curved(gradient: Tensor, memory: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Multiply the gradient of each start by its inverse Hessian, as L-BFGS remembers it."""
+    wide = (-1, *[1] * (gradient.ndim - 1))
+    direction, weights = gradient, []
+    for step, change, inverse in reversed(memory):
+        weight = inverse * _inner(step, direction)
+        direction = direction - weight.view(wide) * change
+        weights.append(weight)
+    if memory:
+        step, change, inverse = memory[-1]
+        size = torch.where(inverse > 0, 1 / (inverse * _inner(change, change)), 1)
+        direction = direction * size.view(wide)
+    for (step, change, inverse), weight in zip(memory, reversed(weights), strict=True):
+        back = inverse * _inner(change, direction)
+        direction = direction + (weight - back).view(wide) * step
+    return direction

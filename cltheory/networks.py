@@ -157,7 +157,7 @@ class ParallelMLP(_Layers):
 
 
 class ConvNet(nn.Module):
-    r"""A convolutional encoder of grey images, :math:`(n, h, w) \to (n, d_{out})`.
+    r"""A convolutional encoder of images, :math:`(n, [c,] h, w) \to (n, d_{out})`.
 
     Each layer is a 3 x 3 convolution of stride 2 (padding 1) and an activation; what is left of the
     image, :math:`\lceil h / 2^L \rceil \times \lceil w / 2^L \rceil` pixels, is flattened into an
@@ -166,7 +166,7 @@ class ConvNet(nn.Module):
     Parameters
     ----------
     size : tuple of int
-        Height and width of the images.
+        Height and width of grey images; channels, height and width of others.
     channels : sequence of int
         Channels of each layer, at least one.
     out_dim : int
@@ -183,7 +183,7 @@ class ConvNet(nn.Module):
 
     def __init__(
         self,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         channels: Sequence[int],
         out_dim: int,
         *,
@@ -192,9 +192,11 @@ class ConvNet(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        height, width = size
+        if len(size) not in (2, 3):
+            raise ValueError(f"size must be (height, width) or (channels, ...), got {size}")
         for side in size:
             _validate.integer(side, "size", 1)
+        colours, height, width = (1, *size)[-3:]
         if not channels:
             raise ValueError("channels must hold at least one layer, got none")
         for count in channels:
@@ -212,7 +214,7 @@ class ConvNet(nn.Module):
         gain = _GAINS.get(activation, 1.0)
         self.weights = nn.ParameterList(
             normal(gain, 9 * before, after, before, 3, 3)
-            for before, after in pairwise([1, *channels])
+            for before, after in pairwise([colours, *channels])
         )
         left = channels[-1] * -(-height // 2 ** len(channels)) * -(-width // 2 ** len(channels))
         self.readout = normal(1.0, left, left, out_dim)
@@ -221,14 +223,13 @@ class ConvNet(nn.Module):
             for count in [*channels, out_dim]
         )
 
-    def forward(self, x: Float[Tensor, "n height width"]) -> Float[Tensor, "n out_dim"]:
+    def forward(self, x: Float[Tensor, "n *channels height width"]) -> Float[Tensor, "n out_dim"]:
         """Encode a batch of images."""
-        if x.ndim != 3 or tuple(x.shape[1:]) != tuple(self.size):
-            raise ValueError(
-                f"x must have shape (n, {self.size[0]}, {self.size[1]}), got shape {tuple(x.shape)}"
-            )
+        if tuple(x.shape[1:]) != tuple(self.size):
+            wanted = ", ".join(map(str, self.size))
+            raise ValueError(f"x must have shape (n, {wanted}), got shape {tuple(x.shape)}")
         act = ACTIVATIONS[self.activation]
-        hidden = x[:, None]
+        hidden = x if x.ndim == 4 else x[:, None]
         for weight, bias in zip(self.weights, self.biases, strict=False):
             hidden = act(functional.conv2d(hidden, weight, bias, stride=2, padding=1))
         code: Tensor = hidden.flatten(1) @ self.readout + self.biases[-1]

@@ -24,13 +24,13 @@ from cltheory import _validate
 
 
 def random_affine(
-    images: Float[Tensor, "n height width"],
+    images: Float[Tensor, "n *channels height width"],
     *,
     degrees: float = 15.0,
     shift: float = 0.1,
     scale: tuple[float, float] = (0.85, 1.15),
     generator: torch.Generator | None = None,
-) -> Float[Tensor, "n height width"]:
+) -> Float[Tensor, "n *channels height width"]:
     r"""One random view of each image: :func:`affine` with independent uniform parameters.
 
     They are drawn where the generator lives (the images' device without one) and moved to the
@@ -39,7 +39,7 @@ def random_affine(
     Parameters
     ----------
     images : Tensor
-        One image a row, of shape (n, height, width).
+        One image a row, of shape (n, height, width) or (n, channels, height, width).
     degrees : float
         Angles are uniform in [-degrees, degrees].
     shift : float
@@ -80,12 +80,12 @@ def random_affine(
 
 
 def affine(
-    images: Float[Tensor, "n height width"],
+    images: Float[Tensor, "n *channels height width"],
     *,
     angle: Float[Tensor, " n"],
     shift: Float[Tensor, "n 2"],
     zoom: Float[Tensor, " n"],
-) -> Float[Tensor, "n height width"]:
+) -> Float[Tensor, "n *channels height width"]:
     r"""Images zoomed about their centre, then rotated counterclockwise, then shifted.
 
     With rows i counted downward and columns j to the right, pixel (i, j) of a view of size (h, w)
@@ -101,7 +101,7 @@ def affine(
     Parameters
     ----------
     images : Tensor
-        One image a row, of shape (n, height, width).
+        One image a row, of shape (n, height, width) or (n, channels, height, width).
     angle : Tensor
         One for each image, in degrees; 90 is :func:`torch.rot90` over (height, width).
     shift : Tensor
@@ -125,7 +125,7 @@ def affine(
              [1., 2.]]])
     """
     _require_images(images)
-    n, h, w = images.shape
+    n, h, w = len(images), *images.shape[-2:]
     for value, name, shape in (
         (angle, "angle", (n,)),
         (shift, "shift", (n, 2)),
@@ -144,8 +144,89 @@ def affine(
     linear = torch.stack([cos, -sin * h / w, sin * w / h, cos], 1).reshape(n, 2, 2)
     offset = linear @ (-2 * shift.flip(1))[:, :, None]
     grid = functional.affine_grid(torch.cat([linear, offset], 2), [n, 1, h, w], align_corners=False)
-    views = functional.grid_sample(images.to(dtype)[:, None], grid, align_corners=False)
-    return views[:, 0].to(images.dtype)
+    channels = images.to(dtype).view(n, -1, h, w)
+    views = functional.grid_sample(channels, grid, align_corners=False)
+    return views.view(images.shape).to(images.dtype)
+
+
+def random_colour(
+    images: Float[Tensor, "n *channels height width"],
+    *,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n *channels height width"]:
+    r"""Images with a random brightness and contrast of each channel, clipped to [0, 1].
+
+    .. math:: x \mapsto \operatorname{clip}\bigl(g\, (x - \bar x) + b\, \bar x\bigr)
+
+    with the mean :math:`\bar x` of a channel, and its contrast g and brightness b, independent and
+    uniform about 1.
+
+    Parameters
+    ----------
+    images : Tensor
+        One image a row, of shape (n, height, width) or (n, channels, height, width), in [0, 1].
+    brightness, contrast : float
+        Half widths of the uniform laws, from 0 to 1.
+    generator : torch.Generator, optional
+        Source of the draws; PyTorch's global one by default.
+
+    Raises
+    ------
+    ValueError
+        If `images` are no batch of floating-point images, or a width is out of range.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[0.2, 0.6]]])
+    >>> view = random_colour(x, brightness=0, contrast=0)
+    >>> torch.allclose(view, x)
+    True
+    """
+    _require_images(images)
+    for width, name in ((brightness, "brightness"), (contrast, "contrast")):
+        if not 0 <= width <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, got {width}")
+    device = images.device if generator is None else generator.device
+    shape, dtype = (*images.shape[:-2], 1, 1), _working(images)
+    draws = torch.rand(2, *shape, generator=generator, dtype=dtype, device=device)
+    light, gain = (
+        1 + width * (2 * draw - 1)
+        for width, draw in zip((brightness, contrast), draws.to(images.device), strict=True)
+    )
+    mean = images.to(dtype).mean((-2, -1), keepdim=True)
+    views: Tensor = gain * (images - mean) + light * mean
+    return views.clamp(0, 1).to(images.dtype)
+
+
+def random_flip(
+    images: Float[Tensor, "n *channels height width"], *, generator: torch.Generator | None = None
+) -> Float[Tensor, "n *channels height width"]:
+    """Images of which each is mirrored left to right with probability 1/2.
+
+    Parameters
+    ----------
+    images : Tensor
+        One image a row, of shape (n, height, width) or (n, channels, height, width).
+    generator : torch.Generator, optional
+        Source of the draws; PyTorch's global one by default.
+
+    Raises
+    ------
+    ValueError
+        If `images` are no batch of floating-point images.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[0.0, 1.0]]]).repeat(100, 1, 1)
+    >>> sorted({tuple(row) for row in random_flip(x)[:, 0].tolist()})
+    [(0.0, 1.0), (1.0, 0.0)]
+    """
+    _require_images(images)
+    device = images.device if generator is None else generator.device
+    mirrored = torch.rand(len(images), generator=generator, device=device).to(images.device) < 0.5
+    return torch.where(mirrored.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
 
 
 def _working(images: Tensor) -> torch.dtype:
@@ -153,8 +234,9 @@ def _working(images: Tensor) -> torch.dtype:
 
 
 def _require_images(images: Tensor) -> None:
-    if images.ndim != 3 or images.numel() == 0:
+    if images.ndim not in (3, 4) or images.numel() == 0:
         raise ValueError(
-            f"images must have shape (n, height, width), got shape {tuple(images.shape)}"
+            "images must have shape (n, height, width) or (n, channels, height, width), got shape "
+            f"{tuple(images.shape)}"
         )
     _validate.finite(images, "images")
