@@ -294,7 +294,7 @@ def wasserstein_uniformity(z: Float[Tensor, "n dim"]) -> float:
     _require_unit(z)
     points = z.detach().cpu().double()
     gram = points @ points.mT
-    upper = torch.ones(len(gram), len(gram), dtype=torch.bool).triu(1)
+    upper = torch.ones(gram.shape, dtype=torch.bool, device=gram.device).triu(1)
     t = np.sort(gram[upper].clamp_(-1, 1).numpy())  # NumPy's is twice as fast as torch's
     return _area_between(t, sphere.inner_products(z.shape[1]), z.shape[1])
 

@@ -167,6 +167,10 @@ def functions(excluded=(0,)):
         ),
         "cross_entropy": lambda x, y: blockwise.cross_entropy(x, y, scale=2.0),
         "softplus_mean": lambda x, y: blockwise.softplus_mean(x, y, scale=2.0, excluded=excluded),
+        "distance_mean": lambda x, y: blockwise.distance_mean(x * y, torch.log1p),
+        "with a slope": lambda x, y: blockwise.distance_mean(
+            x * y, lambda s: torch.exp(-s), lambda s, value: -value
+        ),
     }
 
 
@@ -236,6 +240,48 @@ def test_half_precision_is_converted_to_single(rng):
         torch.testing.assert_close(slope, single[1][0].to(dtype))
 
 
+def by_distances(x, function):
+    """Mean over pairs of a function of squared distances, from the differences."""
+    squares = (x[:, None] - x).square().sum(-1)
+    return function(squares[~torch.eye(len(x), dtype=torch.bool)]).mean()
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 13])
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 12, 64])
+def test_distance_mean_for_every_side_of_a_tile(rng, monkeypatch, n, side):
+    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    x = 3 + torch.randn(n, 4, generator=rng, dtype=torch.float64)
+    for function in (torch.sqrt, torch.log1p, lambda s: torch.exp(-s), torch.rsqrt):
+        ours = gradient(lambda x, f=function: blockwise.distance_mean(x, f), x)
+        assert_same(ours, gradient(lambda x, f=function: by_distances(x, f), x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [1e-7, 1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("held", [3, 2**15])
+def test_close_rows_keep_their_digits(rng, monkeypatch, dtype, gap, held):
+    monkeypatch.setitem(blockwise.TILE, "cpu", 16)
+    monkeypatch.setattr(blockwise, "CLOSE_PAIRS", held)
+    centres = points(rng, 10, 6).repeat(4, 1)
+    x = (centres + gap * torch.randn(40, 6, generator=rng, dtype=torch.float64)).to(dtype)
+    for function in (torch.sqrt, torch.rsqrt, lambda s: torch.log1p(s / gap**2)):
+        ours = gradient(lambda x, f=function: blockwise.distance_mean(x, f), x)
+        expected = gradient(lambda x, f=function: by_distances(x, f), x.double())
+        assert_same(ours, expected, 1e-5 if dtype == torch.float32 else 1e-9)
+
+
+def test_coincident_rows_do_not_pull(rng):
+    x = points(rng, 5, 3).repeat(2, 1)
+    value, (slope,) = gradient(lambda x: blockwise.distance_mean(x, torch.sqrt), x)
+    torch.testing.assert_close(value, by_distances(x, torch.sqrt))
+    assert slope.isfinite().all()
+    torch.testing.assert_close(slope[:5], slope[5:])
+    plain = grad(lambda x: blockwise.distance_mean(x, torch.sqrt))(x)
+    torch.testing.assert_close(slope, plain)
+    same = torch.ones(4, 2)
+    assert blockwise.distance_mean(same, lambda s: torch.exp(-s)) == 1
+
+
 def test_any_number_of_threads_gives_the_same(rng):
     x = points(rng, 1500, 16, torch.float32)
     threads = torch.get_num_threads()
@@ -267,7 +313,7 @@ def test_no_matrix_of_all_pairs_is_held(rng, monkeypatch):
     monkeypatch.setattr(blockwise, "PANEL_ROWS", 4)
     x, y = points(rng, 128), points(rng, 128)
     for scale in (1.0, 1e4):  # by tiles, and by panels
-        for name in ("log_sums", "between", "cross_entropy", "softplus"):
+        for name in ("log_sums", "between", "cross_entropy", "softplus", "distance"):
             call = {
                 "log_sums": lambda x, y, s=scale: weigh(blockwise.log_sums(x * y, scale=s)),
                 "between": lambda x, y, s=scale: sum(
@@ -275,6 +321,7 @@ def test_no_matrix_of_all_pairs_is_held(rng, monkeypatch):
                 ),
                 "cross_entropy": lambda x, y, s=scale: blockwise.cross_entropy(x, y, scale=s),
                 "softplus": lambda x, y, s=scale: blockwise.softplus_mean(x, y, scale=s),
+                "distance": lambda x, y: blockwise.distance_mean(x + y, torch.log1p),
             }[name]
             largest = 0
             with Spy():
@@ -331,6 +378,8 @@ print(run(16384, 8) - before)
             "x and y must have as many rows",
         ),
         (lambda x: blockwise.softplus_mean(x, x.float(), scale=1.0), "must be of one dtype"),
+        (lambda x: blockwise.distance_mean(x[:1], torch.sqrt), "x must hold at least 2"),
+        (lambda x: blockwise.distance_mean(x / 0, torch.sqrt), "x must be finite, got"),
     ],
 )
 def test_bad_input(rng, call, words):

@@ -309,3 +309,56 @@ def test_patches_in_a_dtype_and_on_a_device():
 def test_patches_refuse(options, words):
     with pytest.raises(ValueError, match=words):
         data.digit_patches(**options)
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A folder with two small files of CIFAR-10 to train on, and one to test with."""
+    rng = np.random.default_rng(0)
+    tables = {
+        name: np.concatenate(
+            [rng.integers(0, 10, (n, 1)), rng.integers(0, 256, (n, 3072))], 1
+        ).astype(np.uint8)
+        for name, n in (("data_batch_1", 3), ("data_batch_4", 2), ("test_batch", 4))
+    }
+    for name, table in tables.items():
+        packed = name != "data_batch_4"
+        path = tmp_path / f"{name}.bin{'.gz' * packed}"
+        path.write_bytes(gzip.compress(table.tobytes()) if packed else table.tobytes())
+    return tmp_path, tables
+
+
+def test_cifar10_reads_the_files_that_are_there(colours):
+    folder, tables = colours
+    train, test = (data.cifar10(folder, split=split) for split in ("train", "test"))
+    rows = np.concatenate([tables["data_batch_1"], tables["data_batch_4"]])
+    assert train.images.shape == (5, 3, 32, 32)
+    assert train.labels.tolist() == rows[:, 0].tolist()
+    for k, channel, i, j in ((0, 0, 0, 0), (4, 1, 3, 7), (2, 2, 31, 31)):
+        byte = rows[k, 1 + 1024 * channel + 32 * i + j]
+        assert float(train.images[k, channel, i, j]) == pytest.approx(byte / 255)
+    assert test.labels.tolist() == tables["test_batch"][:, 0].tolist()
+    double = data.cifar10(folder, split="test", dtype=torch.float64)
+    assert double.images.dtype == torch.float64
+    assert double.labels.dtype == torch.int64
+
+
+def test_cifar10_refuses(colours, tmp_path):
+    folder, tables = colours
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'valid'"):
+        data.cifar10(folder, split="valid")
+    (folder / "test_batch.bin").write_bytes(tables["test_batch"].tobytes()[:-1])
+    with pytest.raises(ValueError, match="must hold rows of 3073 bytes, got 12291"):
+        data.cifar10(folder, split="test")
+    wrong = tables["test_batch"].copy()
+    wrong[1, 0] = 10
+    (folder / "test_batch.bin").write_bytes(wrong.tobytes())
+    with pytest.raises(ValueError, match="must hold labels from 0 to 9, got 10"):
+        data.cifar10(folder, split="test")
+    (folder / "test_batch.bin").unlink()
+    packed = folder / "test_batch.bin.gz"
+    packed.write_bytes(packed.read_bytes()[:100])
+    with pytest.raises(ValueError, match="truncated or corrupt"):
+        data.cifar10(folder, split="test")
+    with pytest.raises(FileNotFoundError, match=r"no data_batch_1\.bin"):
+        data.cifar10(tmp_path / "nowhere")

@@ -337,3 +337,24 @@ def test_everything_stays_on_the_callers_device(rng):
     finally:
         torch.set_default_device(None)
     assert {result.device.type for result in results} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        kernels.gaussian(2.0),
+        kernels.logarithmic(3.0),
+        kernels.inverse_multiquadric(0.4),
+        kernels.riesz(0.7),
+        kernels.riesz(-1.3),
+    ],
+)
+def test_radial_profiles_know_their_slope(profile):
+    square = torch.linspace(0.01, 4, 50, dtype=torch.float64, requires_grad=True)
+    value = profile.of_square(square)
+    (slope,) = torch.autograd.grad(value.sum(), square)
+    torch.testing.assert_close(profile.slope(square, value).detach(), slope)
+    torch.testing.assert_close(profile(1 - square / 2), value)
+    torch.testing.assert_close(
+        profile.of_square(square.float()).double(), value, rtol=1e-5, atol=1e-6
+    )

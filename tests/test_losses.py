@@ -6,7 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jvp, vmap
 from torch.nn import functional
 
-from cltheory import blockwise, losses, sphere
+from cltheory import blockwise, kernels, losses, sphere
 
 TEMPERATURES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
@@ -30,6 +30,11 @@ def log1p_sum_exp(gaps):
     return top + math.log(math.exp(-top) + math.fsum(math.exp(gap - top) for gap in gaps))
 
 
+def log_sum_exp(gaps):
+    top = max(gaps)
+    return top + math.log(math.fsum(math.exp(gap - top) for gap in gaps))
+
+
 def dot(x, y):
     return math.fsum(a * b for a, b in zip(x, y, strict=True))
 
@@ -40,7 +45,8 @@ def by_loops(name, z1, z2, temperature=0.5, nu=1.0):
     if name == "symmetric":
         pairs = (z1, z2), (z2, z1)
         return sum(by_loops("info_nce", *pair, temperature) for pair in pairs) / 2
-    z1, z2 = z1.tolist(), z2.tolist()
+    if not isinstance(z1, list):
+        z1, z2 = z1.tolist(), z2.tolist()
     m = len(z1)
 
     def s(x, y):
@@ -60,10 +66,24 @@ def by_loops(name, z1, z2, temperature=0.5, nu=1.0):
             gaps = [
                 s(z[i], z[j]) - s(z[i], z[partner]) for j in range(2 * m) if j not in (i, partner)
             ]
-            top = max(gaps)
-            decoupled = top + math.log(math.fsum(math.exp(gap - top) for gap in gaps))
-            terms.append(decoupled if name == "dcl" else log1p_sum_exp(gaps))
+            terms.append(log_sum_exp(gaps) if name == "dcl" else log1p_sum_exp(gaps))
         return math.fsum(terms) / (2 * m)
+    if name == "dhel symmetric":
+        return (
+            by_loops("dhel", z1, z2, temperature, nu) + by_loops("dhel", z2, z1, temperature, nu)
+        ) / 2
+    if name == "cross":
+        one, two = (
+            [[s(x[i], y[j]) - s(x[i], y[i]) for j in range(m) if j != i] for i in range(m)]
+            for x, y in ((z1, z2), (z2, z1))
+        )
+        return math.fsum(map(log_sum_exp, one + two)) / (2 * m)
+    if name == "dhel":
+        terms = [
+            log_sum_exp([s(z1[i], z1[j]) - s(z1[i], z2[i]) for j in range(m) if j != i])
+            for i in range(m)
+        ]
+        return math.fsum(terms) / m
     if name == "nce_binary":
         own = math.fsum(log1p_sum_exp([-s(z1[i], z2[i])]) for i in range(m)) / m
         rest = [log1p_sum_exp([s(z1[i], z2[j])]) for i in range(m) for j in range(m) if i != j]
@@ -82,6 +102,13 @@ def by_matrices(name, z1, z2, temperature=0.5, nu=1.0):
             by_matrices("info_nce", z1, z2, temperature)
             + by_matrices("info_nce", z2, z1, temperature)
         ) / 2
+    if name in ("dhel symmetric", "cross"):
+        one = "dhel" if name == "dhel symmetric" else "cross one way"
+        return (by_matrices(one, z1, z2, temperature) + by_matrices(one, z2, z1, temperature)) / 2
+    if name in ("dhel", "cross one way"):
+        logits = torch.einsum("id,jd->ij", z1, z1 if name == "dhel" else z2) / temperature
+        off = ~torch.eye(m, dtype=torch.bool)
+        return (logits[off].view(m, -1).logsumexp(1) - (z1 * z2).sum(1) / temperature).mean()
     if name in ("nt_xent", "dcl"):
         z = torch.cat([z1, z2])
         partner = torch.arange(2 * m).roll(m)
@@ -120,9 +147,44 @@ LOSSES = {
     "nt_xent": lambda z1, z2, t=0.5: losses.nt_xent(z1, z2, temperature=t),
     "nt_xent by tiles": nt_xent_by_tiles,
     "dcl": lambda z1, z2, t=0.5: losses.dcl(z1, z2, temperature=t),
+    "cross": lambda z1, z2, t=0.5: losses.dcl(z1, z2, temperature=t, negatives="other"),
+    "dhel": lambda z1, z2, t=0.5: losses.dhel(z1, z2, temperature=t),
+    "dhel symmetric": lambda z1, z2, t=0.5: losses.dhel(z1, z2, temperature=t, symmetric=True),
     "nce_binary": lambda z1, z2, t=0.5: losses.nce_binary(z1, z2, temperature=t),
     "spectral_contrastive": lambda z1, z2, t=0.5: losses.spectral_contrastive(z1, z2),
 }
+
+
+KERNELS = {
+    "gaussian": kernels.gaussian(2.0),
+    "logarithmic": kernels.logarithmic(1.5),
+    "inverse multiquadric": kernels.inverse_multiquadric(0.7),
+    "riesz": kernels.riesz(-0.5),
+    "of inner products": lambda t: t + t**3,
+}
+
+
+def kcl(z1, z2, kernel=KERNELS["gaussian"], **options):
+    return losses.kcl(z1, z2, kernel=kernel, weight=3.0, **options)
+
+
+OTHERS = {
+    **{
+        f"kcl {name}": lambda z1, z2, kernel=kernel: kcl(z1, z2, kernel)
+        for name, kernel in KERNELS.items()
+    },
+    "kcl symmetric": lambda z1, z2: kcl(z1, z2, symmetric=True),
+    "kcl of two kernels": lambda z1, z2: kcl(
+        z1, z2, kernels.riesz(1.0), alignment=KERNELS["gaussian"]
+    ),
+    "generalised": lambda z1, z2: losses.generalised_nt_xent(
+        z1, z2, similarity=lambda s: 1 / (1 + s), outer=torch.sqrt
+    ),
+    "vicreg": losses.vicreg,
+    "barlow_twins": losses.barlow_twins,
+    "negative_cosine": losses.negative_cosine,
+}
+EVERY = {**LOSSES, **OTHERS}
 
 
 def reference(name, z1, z2, temperature=0.5):
@@ -297,21 +359,21 @@ def test_the_spectral_loss_is_without_bias():
     torch.testing.assert_close(mean, expected)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_derivatives(rng, name):
     z1, z2 = (z.requires_grad_() for z in views(rng, 4, 2))
-    assert gradcheck(LOSSES[name], (z1, z2), check_forward_ad=True, check_batched_grad=True)
-    assert gradgradcheck(LOSSES[name], (z1, z2))
+    assert gradcheck(EVERY[name], (z1, z2), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(EVERY[name], (z1, z2))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_transforms(rng, name):
     z1, z2 = views(rng, 4, 2)
 
     def loss(z1):
-        return LOSSES[name](z1, z2)
+        return EVERY[name](z1, z2)
 
-    slope = gradient(LOSSES[name], z1, z2)[1]
+    slope = gradient(EVERY[name], z1, z2)[1]
     torch.testing.assert_close(grad(loss)(z1), slope)
     torch.testing.assert_close(jvp(loss, (z1,), (z2,))[1], (slope * z2).sum())
     batch = torch.stack([z1, z2])
@@ -320,40 +382,40 @@ def test_transforms(rng, name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_half_precision_is_converted_to_single(rng, name, dtype):
     z1, z2 = views(rng, 6, 4, dtype)
-    ours = gradient(LOSSES[name], z1, z2)
-    single = gradient(LOSSES[name], z1.float(), z2.float())
+    ours = gradient(EVERY[name], z1, z2)
+    single = gradient(EVERY[name], z1.float(), z2.float())
     assert ours[0].dtype == torch.float32
     torch.testing.assert_close(ours[0], single[0], rtol=0, atol=0)
     for one, other in zip(ours[1:], single[1:], strict=True):
         torch.testing.assert_close(one, other.to(dtype), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_float64_stays(rng, name):
-    assert LOSSES[name](*views(rng)).dtype == torch.float64
+    assert EVERY[name](*views(rng)).dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_where_the_default_device_holds_no_values(rng, name):
     z1, z2 = views(rng, 5, 3)
-    expected = gradient(LOSSES[name], z1, z2)
+    expected = gradient(EVERY[name], z1, z2)
     torch.set_default_device("meta")
     try:
-        ours = gradient(LOSSES[name], z1, z2)
+        ours = gradient(EVERY[name], z1, z2)
     finally:
         torch.set_default_device(None)
     torch.testing.assert_close(ours, expected)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_one_tensor_as_both_views(rng, name):
     z = views(rng)[0].requires_grad_()
-    value = LOSSES[name](z, z)
+    value = EVERY[name](z, z)
     (both,) = torch.autograd.grad(value, z)
-    _, one, two = gradient(LOSSES[name], z, z)
+    _, one, two = gradient(EVERY[name], z, z)
     torch.testing.assert_close(both, one + two)
 
 
@@ -365,14 +427,14 @@ def test_both_forms_of_the_spectral_loss_agree(rng):
     )
 
 
-PARAMETRIC = [losses.info_nce, losses.nt_xent, losses.dcl, losses.nce_binary]
+PARAMETRIC = [losses.info_nce, losses.nt_xent, losses.dcl, losses.dhel, losses.nce_binary]
+PLAIN = [
+    lambda z1, z2, temperature, loss=loss: loss(z1, z2)
+    for loss in (losses.spectral_contrastive, losses.vicreg, losses.barlow_twins, kcl)
+]
 
 
-def spectral(z1, z2, temperature=1.0):
-    return losses.spectral_contrastive(z1, z2)
-
-
-@pytest.mark.parametrize("loss", [*PARAMETRIC, spectral])
+@pytest.mark.parametrize("loss", [*PARAMETRIC, *PLAIN])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -411,3 +473,147 @@ def test_bad_nu(rng, nu):
 def test_half_precision_sums_that_overflow_are_no_fault():
     z = torch.full((4000, 2), 40.0, dtype=torch.float16)
     assert losses.spectral_contrastive(z, z).isfinite()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("m", [2, 3, 17])
+def test_kernel_loss_is_the_mean_of_its_kernel(rng, monkeypatch, name, m):
+    monkeypatch.setitem(blockwise.TILE, "cpu", 5)
+    z1, z2 = views(rng, m, 4)
+    kernel = KERNELS[name]
+
+    def by_pairs(z1, z2):
+        own = [kernel(1 - (z1[i] - z2[i]).square().sum() / 2) for i in range(m)]
+        rest = [
+            kernel(1 - (z1[i] - z1[j]).square().sum() / 2)
+            for i in range(m)
+            for j in range(m)
+            if i != j
+        ]
+        return 3.0 * torch.stack(rest).mean() - torch.stack(own).mean()
+
+    assert_same(gradient(lambda a, b: kcl(a, b, kernel), z1, z2), gradient(by_pairs, z1, z2), 1e-11)
+    both = kcl(z1, z2, kernel, symmetric=True)
+    torch.testing.assert_close(both, (by_pairs(z1, z2) + by_pairs(z2, z1)) / 2)
+
+
+@pytest.mark.parametrize("kernel", [kernels.logarithmic(1e4), kernels.riesz(-0.5)])
+def test_close_pairs_keep_their_digits(rng, kernel):
+    """In float32, against float64, where points are 1e-5 apart."""
+    z1 = functional.normalize(torch.randn(40, 8, generator=rng), dim=1)
+    z2 = functional.normalize(z1 + 1e-5 * torch.randn(40, 8, generator=rng), dim=1)
+    z1, z2 = torch.cat([z1, z2]), torch.cat([z2, z1])
+    loss = lambda a, b: losses.kcl(a, b, kernel=kernel, weight=1.0)  # noqa: E731
+    assert_same(gradient(loss, z1, z2), gradient(loss, z1.double(), z2.double()), 1e-5)
+
+
+def test_views_that_coincide_do_not_pull_under_a_cusp(rng):
+    z, _ = views(rng)
+    _, one, two = gradient(lambda a, b: kcl(a, b, kernels.riesz(-0.5)), z, z)
+    assert one.isfinite().all()
+    assert two.norm() == 0
+    second = hessian(lambda a: kcl(a, z, kernels.riesz(-0.5)))(z)
+    assert second.isfinite().all()
+
+
+def test_attraction_without_a_lower_bound_is_refused(rng):
+    with pytest.raises(ValueError, match="kernel must be finite at t = 1"):
+        kcl(*views(rng), kernels.riesz(1.0))
+    assert kcl(*views(rng), kernels.riesz(1.0), alignment=kernels.gaussian(1.0)).isfinite()
+    with pytest.raises(ValueError, match="weight must be a finite number above 0"):
+        losses.kcl(*views(rng), kernel=kernels.gaussian(1.0), weight=0.0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_generalised_loss_is_that_of_the_definition(rng, masked):
+    z1, z2 = views(rng, 5)
+    total = 0.0
+    for i in range(5):
+        own = math.exp(-float((z1[i] - z2[i]).square().sum()) / 2)
+        rest = [
+            math.exp(-float((z1[i] - z2[j]).square().sum()) / 2)
+            for j in range(5)
+            if not (masked and j == i)
+        ]
+        total += math.sqrt(math.fsum(rest) / len(rest) / own) / 5
+    value = losses.generalised_nt_xent(
+        z1, z2, similarity=lambda s: torch.exp(-s), outer=torch.sqrt, masked=masked
+    )
+    assert float(value) == pytest.approx(total, rel=1e-12)
+
+
+def test_generalised_loss_is_nt_xent_between_views(rng):
+    """With log(1 + .), exp(-s / tau) and the mean over j != i scaled to a sum: InfoNCE."""
+    z1, z2 = views(rng, 6)
+    value = losses.generalised_nt_xent(
+        z1,
+        z2,
+        similarity=lambda s: torch.exp(-s / 0.3),
+        outer=lambda g: torch.log1p(5 * g),
+        masked=True,
+    )
+    torch.testing.assert_close(value, losses.info_nce(z1, z2, temperature=0.3))
+
+
+def test_a_similarity_that_vanishes_at_a_positive_pair_is_refused(rng):
+    with pytest.raises(ValueError, match="similarity must be above 0 at each positive pair"):
+        losses.generalised_nt_xent(*views(rng), similarity=lambda s: -s)
+
+
+def test_vicreg_is_that_of_the_definition(rng):
+    z1, z2 = (torch.randn(7, 3, generator=rng, dtype=torch.float64) for _ in range(2))
+    expected = 2.0 * sum(float((z1[i] - z2[i]).square().sum()) for i in range(7)) / 7
+    for z in (z1, z2):
+        c = torch.cov(z.T)
+        for j in range(3):
+            expected += 3.0 * max(0.0, 1 - math.sqrt(float(c[j, j]) + 1e-4)) / 3
+            expected += 0.5 * sum(float(c[j, k]) ** 2 for k in range(3) if k != j) / 3
+    value = losses.vicreg(z1, z2, invariance=2.0, variance=3.0, covariance=0.5)
+    assert float(value) == pytest.approx(expected, rel=1e-12)
+
+
+def test_barlow_twins_is_that_of_the_definition(rng):
+    z1, z2 = (torch.randn(7, 3, generator=rng, dtype=torch.float64) for _ in range(2))
+    c = torch.corrcoef(torch.cat([z1.T, z2.T]))[:3, 3:]
+    expected = sum(
+        (1 - float(c[j, k])) ** 2 if j == k else 0.2 * float(c[j, k]) ** 2
+        for j in range(3)
+        for k in range(3)
+    )
+    assert float(losses.barlow_twins(z1, z2, weight=0.2)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_negative_cosine_is_byols_distance(rng):
+    p, t = (torch.randn(6, 3, generator=rng, dtype=torch.float64) for _ in range(2))
+    distance = (functional.normalize(p, dim=1) - functional.normalize(t, dim=1)).square().sum(1)
+    torch.testing.assert_close(2 + 2 * losses.negative_cosine(p, t), distance.mean())
+    torch.testing.assert_close(losses.negative_cosine(p, 3 * p), -torch.ones((), dtype=p.dtype))
+
+
+def test_what_has_no_correlation_or_direction_is_refused(rng):
+    z, _ = views(rng)
+    flat = z.clone()
+    flat[:, 1] = 3.0
+    with pytest.raises(ValueError, match="z2 must have columns that vary, got column 1 constant"):
+        losses.barlow_twins(z, flat)
+    zero = z.clone()
+    zero[4] = 0
+    with pytest.raises(ValueError, match="target must have rows that are not zero, got row 4"):
+        losses.negative_cosine(z, zero)
+    with pytest.raises(ValueError, match="prediction must hold at least 2"):
+        losses.negative_cosine(z[:1], z[:1])
+    assert losses.vicreg(flat, flat).isfinite()
+    with pytest.raises(ValueError, match="variance must be a finite number of at least 0"):
+        losses.vicreg(z, z, variance=-1.0)
+    with pytest.raises(ValueError, match="negatives must be 'both' or 'other', got 'own'"):
+        losses.dcl(z, z, temperature=1.0, negatives="own")
+
+
+def test_released_dhel_weighs_the_attraction_half(rng):
+    """2 L + mean(s) / tau, from the sums of exponentials that the released code has."""
+    z1, z2 = views(rng)
+    off = ~torch.eye(6, dtype=torch.bool)
+    sums = [((z @ z.T) / 0.3)[off].view(6, 5).logsumexp(1) for z in (z1, z2)]
+    released = (sums[0] + sums[1] - (z1 * z2).sum(1) / 0.3).mean()
+    both = losses.dhel(z1, z2, temperature=0.3, symmetric=True)
+    torch.testing.assert_close(released, 2 * both + (z1 * z2).sum(1).mean() / 0.3)

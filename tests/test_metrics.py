@@ -1,14 +1,16 @@
 """Metrics against direct evaluation: loops over pairs, and a second optimiser."""
 
+import itertools
 import math
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, special, stats
 from sklearn.exceptions import ConvergenceWarning
 
-from cltheory import metrics
+from cltheory import kernels, metrics, sphere
 
 
 def seeded(seed=0):
@@ -234,11 +236,177 @@ def test_makes_nothing_on_the_default_device():
     x, labels = blobs(60, 3, seed=0)
     torch.set_default_device("meta")
     try:
-        values = metrics.linear_probe(x, labels, x, labels), metrics.invariance(x, x + 1)
+        values = everything(x, labels)
     finally:
         torch.set_default_device(None)
-    assert values == (metrics.linear_probe(x, labels, x, labels), metrics.invariance(x, x + 1))
+    assert values == everything(x, labels)
     assert np.isfinite(values).all()
+
+
+def everything(x, labels):
+    z = torch.nn.functional.normalize(x, dim=1)
+    return (
+        metrics.linear_probe(x, labels, x, labels),
+        metrics.invariance(x, x + 1),
+        float(metrics.alignment(z, z.flip(0))),
+        float(metrics.uniformity(z)),
+        float(metrics.mmd(z, kernels.riesz(-1.0))),
+        float(metrics.effective_rank(z)),
+        metrics.wasserstein_uniformity(z),
+    )
+
+
+def unit(n, dim, seed=0):
+    return torch.nn.functional.normalize(normal(n, dim, seed=seed), dim=1)
+
+
+def test_alignment_and_uniformity_are_the_double_loop():
+    z, other = unit(7, 3), unit(7, 3, seed=1)
+    gaps = [float((z[i] - other[i]).square().sum()) for i in range(7)]
+    assert float(metrics.alignment(z, other)) == pytest.approx(sum(gaps) / 7)
+    potentials = [
+        math.exp(-3.0 * float((z[i] - z[j]).square().sum())) for i in range(7) for j in range(i)
+    ]
+    expected = math.log(sum(potentials) / 21)
+    assert float(metrics.uniformity(z, t=3.0)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.5, 2.0, 30.0, 170.0])
+def test_uniformity_at_the_simplex_in_both_precisions(t):
+    for n, dim in ((2, 2), (4, 3), (9, 12)):
+        z = sphere.simplex(n, dim)
+        expected = -2 * t * n / (n - 1)
+        assert float(metrics.uniformity(z, t)) == pytest.approx(expected, rel=1e-12)
+        assert float(metrics.uniformity(z.float(), t)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_uniformity_of_uniform_points_and_of_one():
+    z = sphere.uniform(3000, 5, generator=seeded())
+    expected = -4 + math.log(float(special.hyp0f1(2.5, 4.0)))
+    assert float(metrics.uniformity(z)) == pytest.approx(expected, abs=2e-3)
+    assert float(metrics.uniformity(z[:1].repeat(5, 1))) == 0
+    assert float(metrics.alignment(z, z)) == 0
+
+
+def test_metrics_that_serve_as_losses_have_a_gradient():
+    z = unit(6, 3).requires_grad_()
+    for value in (
+        metrics.alignment(z, z.detach().flip(0)),
+        metrics.uniformity(z),
+        metrics.mmd(z, kernels.riesz(-1.0)),
+        metrics.effective_rank(z),
+    ):
+        (slope,) = torch.autograd.grad(value, z)
+        assert slope.isfinite().all()
+        assert slope.norm() > 0
+
+
+def test_mmd_is_the_distance_of_two_samples_in_the_limit():
+    """Against the usual three-term estimate, with a large uniform sample for the uniform law."""
+    z, many = (
+        unit(40, 3) + torch.tensor([0.5, 0.0, 0.0]),
+        sphere.uniform(4000, 3, generator=seeded()),
+    )
+    z, many = torch.nn.functional.normalize(z, dim=1), torch.cat([many, -many])
+    for kernel in (kernels.riesz(-1.0), kernels.gaussian(2.0)):
+        off = ~torch.eye(40, dtype=torch.bool)
+        within = kernel(z @ z.T)[off].mean()
+        far = ~torch.eye(8000, dtype=torch.bool)
+        theirs = kernel(many @ many.T)[far].mean()
+        three = within - 2 * kernel(z @ many.T).mean() + theirs
+        assert float(metrics.mmd(z, kernel)) == pytest.approx(float(three), abs=0.01)
+        assert abs(float(metrics.mmd(many, kernel))) < 2e-3
+
+
+def test_mmd_of_the_gaussian_ranks_like_uniformity():
+    z = unit(30, 4)
+    expected = math.exp(float(metrics.uniformity(z))) - sphere.mean(kernels.gaussian(2.0), 4)
+    assert float(metrics.mmd(z, kernels.gaussian(2.0))) == pytest.approx(expected, rel=1e-10)
+
+
+def test_effective_rank_of_known_spectra():
+    assert float(metrics.effective_rank(sphere.simplex(6, 9))) == pytest.approx(5)
+    assert float(metrics.effective_rank(sphere.cross_polytope(4))) == pytest.approx(4)
+    assert float(metrics.effective_rank(torch.ones(5, 3))) == pytest.approx(1)
+    values = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    q1, q2 = (torch.linalg.qr(normal(8, 3, seed=s)).Q for s in (1, 2))
+    p = (values / values.sum()).numpy()
+    expected = math.exp(stats.entropy(p))
+    assert float(metrics.effective_rank(q1 @ torch.diag(values) @ q2.T)) == pytest.approx(expected)
+
+
+def area(t, dim):
+    """Area between a step function and the law, piece by piece and by quadrature of the density."""
+    constant = special.gamma(dim / 2) / (math.sqrt(math.pi) * special.gamma((dim - 1) / 2))
+
+    def cdf(x):
+        half, _ = integrate.quad(lambda a: math.sin(a) ** (dim - 2), 0, math.acos(x))
+        return 1 - constant * half
+
+    ends = [-1.0, *sorted(t), 1.0]
+    total = 0.0
+    for k, (low, high) in enumerate(itertools.pairwise(ends)):
+        level = k / len(t)
+        piece, _ = integrate.quad(lambda x, c=level: abs(c - cdf(x)), low, high, limit=200)
+        total += piece
+    return total
+
+
+@pytest.mark.parametrize(("n", "dim"), [(2, 2), (3, 2), (4, 3), (5, 4), (4, 9)])
+def test_wasserstein_is_the_area_between_the_distribution_functions(n, dim):
+    z = unit(n, dim, seed=n)
+    t = [float(z[i] @ z[j]) for i in range(n) for j in range(i)]
+    assert metrics.wasserstein_uniformity(z) == pytest.approx(area(t, dim), abs=1e-7)
+
+
+def test_wasserstein_by_any_chunk_and_block(monkeypatch):
+    z = torch.nn.functional.normalize(normal(60, 5) + 0.1, dim=1)
+    expected = metrics.wasserstein_uniformity(z)
+    for chunk, block in ((1, 1), (7, 3), (100, 10), (10**6, 10**6)):
+        monkeypatch.setattr(metrics, "CHUNK", chunk)
+        monkeypatch.setattr(metrics, "BLOCK", block)
+        assert metrics.wasserstein_uniformity(z) == pytest.approx(expected, abs=1e-13)
+
+
+def test_wasserstein_of_known_configurations():
+    assert metrics.wasserstein_uniformity(sphere.simplex(4, 3)) == pytest.approx(5 / 9)
+    assert metrics.wasserstein_uniformity(sphere.cross_polytope(3)) == pytest.approx(0.38)
+    assert metrics.wasserstein_uniformity(torch.eye(3)[:1].repeat(9, 1)) == pytest.approx(1)
+    quarter = 2 / math.pi - 0.5  # two orthogonal points in the plane: E|cos| of a uniform angle
+    expected = quarter + 0.5
+    assert metrics.wasserstein_uniformity(torch.eye(2)) == pytest.approx(expected)
+    floors = [
+        metrics.wasserstein_uniformity(sphere.uniform(n, 3, generator=seeded())) for n in (50, 800)
+    ]
+    assert floors[1] < floors[0] / 4
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.uniformity,
+        metrics.wasserstein_uniformity,
+        lambda z: metrics.mmd(z, kernels.riesz(-1.0)),
+    ],
+)
+def test_metrics_of_unit_rows_refuse_others(metric):
+    z = unit(5, 3)
+    z[2] *= 1.25
+    with pytest.raises(ValueError, match=r"z must have rows of norm 1, got one off by 0\.25"):
+        metric(z)
+    with pytest.raises(ValueError, match="z must hold at least 2"):
+        metric(z[:1])
+    with pytest.raises(ValueError, match="z must be a matrix"):
+        metric(z[0])
+
+
+def test_other_bad_input():
+    with pytest.raises(ValueError, match="t must be above 0 and at most 170, got 200"):
+        metrics.uniformity(unit(3, 2), 200)
+    with pytest.raises(ValueError, match="z must have a row that is not zero"):
+        metrics.effective_rank(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="z1 and z2 must have one shape and dtype"):
+        metrics.alignment(unit(3, 2), unit(4, 2))
 
 
 X = torch.arange(12.0).reshape(4, 3)

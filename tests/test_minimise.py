@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import optimize
 
-from cltheory.minimise import lbfgs, newton
+from cltheory.minimise import lbfgs, newton, on_spheres
 
 
 @pytest.fixture
@@ -108,3 +108,57 @@ def test_nothing_is_made_on_the_default_device():
 def test_bad_input(solver, start, steps, words):
     with pytest.raises(ValueError, match=words):
         solver(lambda x: x.sum(), start, steps=steps)
+
+
+def rayleigh(matrix):
+    return lambda x: torch.einsum("ni,ij,nj->", x, matrix, x)
+
+
+def test_on_spheres_finds_the_least_eigenvalue(rng):
+    matrix = torch.randn(5, 5, generator=rng, dtype=torch.float64)
+    matrix = matrix + matrix.T
+    found = on_spheres(rayleigh(matrix), (3,), 5, starts=6, generator=rng)
+    values, vectors = np.linalg.eigh(matrix.numpy())
+    np.testing.assert_allclose(found.values, 3 * values[0], rtol=1e-12)
+    overlap = found.points @ torch.from_numpy(vectors[:, 0])
+    torch.testing.assert_close(overlap.abs(), torch.ones(6, 3, dtype=torch.float64))
+    torch.testing.assert_close(found.points.norm(dim=-1), torch.ones(6, 3, dtype=torch.float64))
+    assert found.value == found.values[0]
+    assert found.point is not None
+    assert found.point.shape == (3, 5)
+
+
+def test_starts_are_sorted_and_repeat_with_their_generator():
+    def two_wells(x):
+        t = x[0, 0]
+        return (t - 0.9) ** 2 * (t + 0.9) ** 2 + 0.1 * t
+
+    first, again = (
+        on_spheres(two_wells, (1,), 2, starts=12, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    )
+    torch.testing.assert_close(first.values, again.values, rtol=0, atol=0)
+    assert (first.values.diff() >= 0).all()
+    assert first.values[-1] > first.values[0] + 0.1
+    torch.testing.assert_close(
+        torch.stack([two_wells(point) for point in first.points]), first.values
+    )
+
+
+def test_small_values_keep_their_digits(rng):
+    """A value far below machine epsilon, relative to its own size."""
+    found = on_spheres(lambda x: ((x[0] @ x[1] - 1) / 0.02).exp(), (2,), 2, generator=rng)
+    assert found.value == pytest.approx(math.exp(-100), rel=1e-6)
+
+
+def test_more_starts_than_steps_and_bad_calls(rng):
+    matrix = torch.eye(3, dtype=torch.float64)
+    assert on_spheres(rayleigh(matrix), (2,), 3, starts=1, steps=1).values.shape == (1,)
+    with pytest.raises(ValueError, match="dim must be an integer of at least 2, got 1"):
+        on_spheres(rayleigh(matrix), (2,), 1)
+    with pytest.raises(ValueError, match="shape must be an integer of at least 1, got 0"):
+        on_spheres(rayleigh(matrix), (0,), 3)
+    with pytest.raises(ValueError, match=r"function must give a scalar, got shape \(2, 3\)"):
+        on_spheres(lambda x: x, (2,), 3)
+    with pytest.raises(FloatingPointError, match="function must be finite at some start"):
+        on_spheres(lambda x: x.sum() * math.nan, (2,), 3)

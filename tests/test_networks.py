@@ -157,3 +157,20 @@ def test_makes_nothing_on_the_default_device(make):
 def test_bad_input(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_colour_image_goes_through_its_channels():
+    net = ConvNet((3, 8, 6), [4], 2, generator=seeded(), dtype=torch.float64)
+    x = torch.rand(5, 3, 8, 6, dtype=torch.float64, generator=seeded())
+    hidden = torch.nn.functional.conv2d(x, net.weights[0], net.biases[0], stride=2, padding=1)
+    expected = torch.nn.functional.gelu(hidden).flatten(1) @ net.readout + net.biases[1]
+    torch.testing.assert_close(net(x), expected)
+    grey, one = (
+        ConvNet(size, [4], 2, generator=seeded(), dtype=torch.float64)
+        for size in ((8, 6), (1, 8, 6))
+    )
+    torch.testing.assert_close(grey(x[:, 0]), one(x[:, :1]))
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 3, 8, 6\), got"):
+        net(x[:, 0])
+    with pytest.raises(ValueError, match="size must be"):
+        ConvNet((8,), [4], 2)

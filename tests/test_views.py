@@ -190,3 +190,59 @@ def test_changes_refused(change, words):
     plain = {"angle": torch.ones(2), "shift": torch.ones(2, 2), "zoom": torch.ones(2)}
     with pytest.raises(ValueError, match=words):
         views.affine(torch.ones(2, 4, 4), **{**plain, **change})
+
+
+def test_channels_move_together():
+    images = torch.rand(4, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    together = views.random_affine(images, generator=torch.Generator().manual_seed(1))
+    for channel in range(3):
+        alone = views.random_affine(images[:, channel], generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(together[:, channel], alone)
+
+
+def test_colour_has_the_stated_means_and_spreads():
+    """Contrast scales the deviations from the mean of a channel, brightness the mean."""
+    images = 0.4 + 0.2 * torch.rand(500, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    made = views.random_colour(
+        images, brightness=0.3, contrast=0.5, generator=torch.Generator().manual_seed(1)
+    )
+    light = made.mean((2, 3)) / images.mean((2, 3))
+    gain = made.std((2, 3)) / images.std((2, 3))
+    for ratio, width in ((light, 0.3), (gain, 0.5)):
+        assert 1 - width <= ratio.min() < 1 - 0.95 * width
+        assert 1 + 0.95 * width < ratio.max() <= 1 + width + 1e-5
+        torch.testing.assert_close(ratio.mean(), torch.tensor(1.0), rtol=0, atol=0.02)
+    assert abs(torch.corrcoef(torch.stack([light.flatten(), gain.flatten()]))[0, 1]) < 0.1
+    bright = views.random_colour(torch.ones(50, 4, 4), generator=torch.Generator().manual_seed(1))
+    assert bright.max() == 1
+    assert bright.min() < 1
+
+
+def test_flips_are_fair_and_of_whole_images():
+    images = torch.rand(1000, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    made = views.random_flip(images, generator=torch.Generator().manual_seed(1))
+    kept = (made == images).flatten(1).all(1)
+    turned = (made == images.flip(-1)).flatten(1).all(1)
+    assert (kept ^ turned).all()
+    assert 430 < int(turned.sum()) < 570
+
+
+@pytest.mark.parametrize("view", [views.random_colour, views.random_flip, views.random_affine])
+def test_views_stay_on_the_device_and_dtype_of_the_images(view):
+    images = torch.rand(3, 2, 6, 6, dtype=torch.float64)
+    torch.set_default_device("meta")
+    try:
+        made = view(images, generator=torch.Generator("cpu"))
+        free = view(images)
+    finally:
+        torch.set_default_device(None)
+    assert made.device.type == free.device.type == "cpu"
+    assert made.dtype == torch.float64
+    assert made.shape == images.shape
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast"])
+@pytest.mark.parametrize("width", [-0.1, 1.5, math.nan])
+def test_colour_refuses(name, width):
+    with pytest.raises(ValueError, match=f"{name} must be between 0 and 1"):
+        views.random_colour(torch.ones(1, 2, 2), **{name: width})
