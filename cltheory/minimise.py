@@ -23,6 +23,8 @@ DECREASE = 1e-13
 """A step that promises less than this is taken without a look at the value, which cannot tell."""
 PATIENCE = 20
 """Steps without a visible decrease after which `on_spheres` gives a start up."""
+HALVINGS = 25
+"""Halvings of a step after which `on_spheres` gives it up."""
 HISTORY = 20
 """Pairs of steps and changes of the gradient that `on_spheres` remembers."""
 
@@ -207,47 +209,23 @@ def on_spheres(
     _validate.integer(steps, "steps", 1)
     source = "cpu" if generator is None else generator.device
     draw = torch.randn(starts, *shape, dim, generator=generator, dtype=torch.float64, device=source)
-    batched = torch.vmap(function)
-
-    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.detach().requires_grad_()
-        values = batched(x)
-        if values.shape != (starts,):
-            raise ValueError(f"function must give a scalar, got shape {tuple(values.shape[1:])}")
-        (gradient,) = torch.autograd.grad(values.sum(), x)
-        return values.detach(), gradient - (gradient * x.detach()).sum(
-            -1, keepdim=True
-        ) * x.detach()
-
-    wide = (-1, *[1] * (draw.ndim - 1))
     x = torch.nn.functional.normalize(draw, dim=-1)
-    values, gradient = evaluate(x)
+    values, gradient = _tangent(function, x)
     if not bool(values.isfinite().any()):
         raise FloatingPointError("function must be finite at some start, got NaN or infinity")
     memory: list[tuple[Tensor, Tensor, Tensor]] = []
     done, past = ~values.isfinite(), [values]
     for _ in range(steps):
-        direction = -_curved(gradient, memory)
-        direction = torch.where((_inner(direction, gradient) < 0).view(wide), direction, -gradient)
-        if not memory:
-            direction /= _inner(gradient, gradient).sqrt().clamp(min=1).view(wide)
-        slope, size = _inner(direction, gradient), torch.ones_like(values)
         # What rounding hides, of values that may be far below 1.
         hidden = DECREASE * values.abs().clamp(1e-12, 1)
-        for _ in range(25):
-            moved = torch.nn.functional.normalize(x + size.view(wide) * direction, dim=-1)
-            new_values, new_gradient = evaluate(moved)
-            enough = new_values <= values + 1e-4 * size * slope
-            enough |= (-slope * size < hidden) & (new_values <= values + hidden)
-            if bool((enough | done).all()):
-                break
-            size = torch.where(enough, size, size / 2)
-        enough &= ~done
-        kept = enough.view(wide)
-        step = torch.where(kept, moved - x, 0)
-        change = torch.where(kept, new_gradient - gradient, 0)
+        direction = _direction(gradient, memory)
+        moved, new_values, new_gradient, lower = _line_search(
+            function, x, values, gradient, direction, hidden, done
+        )
+        step = torch.where(_wide(lower, x), moved - x, 0)
+        change = torch.where(_wide(lower, x), new_gradient - gradient, 0)
         x, gradient = x + step, gradient + change
-        values = torch.where(enough, new_values, values)
+        values = torch.where(lower, new_values, values)
         curvature = _inner(step, change)
         usable = curvature > 1e-12 * _inner(step, step).sqrt() * _inner(change, change).sqrt()
         memory = [*memory, (step, change, torch.where(usable, 1 / curvature, 0))][-HISTORY:]
@@ -261,23 +239,70 @@ def on_spheres(
     return Minima(values[order], x[order])
 
 
+def _tangent(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of each start, and their gradients along the spheres."""
+    x = x.detach().requires_grad_()
+    values = torch.vmap(function)(x)
+    if values.shape != (len(x),):
+        raise ValueError(f"function must give a scalar, got shape {tuple(values.shape[1:])}")
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    x = x.detach()
+    return values.detach(), gradient - (gradient * x).sum(-1, keepdim=True) * x
+
+
+def _direction(gradient: Tensor, memory: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Where each start goes: down, by the remembered curvature if that leads down."""
+    direction = -_curved(gradient, memory)
+    downhill = _inner(direction, gradient) < 0
+    direction = torch.where(_wide(downhill, gradient), direction, -gradient)
+    if memory:
+        return direction
+    return direction / _wide(_inner(gradient, gradient).sqrt().clamp(min=1), gradient)
+
+
+def _line_search(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    values: Tensor,
+    gradient: Tensor,
+    direction: Tensor,
+    hidden: Tensor,
+    done: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Halve the steps of each start until its value falls enough; say which do."""
+    slope, size = _inner(direction, gradient), torch.ones_like(values)
+    for _ in range(HALVINGS):
+        moved = torch.nn.functional.normalize(x + _wide(size, x) * direction, dim=-1)
+        new_values, new_gradient = _tangent(function, moved)
+        enough = new_values <= values + 1e-4 * size * slope
+        enough |= (-slope * size < hidden) & (new_values <= values + hidden)
+        if bool((enough | done).all()):
+            break
+        size = torch.where(enough, size, size / 2)
+    return moved, new_values, new_gradient, enough & ~done
+
+
+def _wide(numbers: Tensor, x: Tensor) -> Tensor:
+    """One number for each start, to be multiplied with its points."""
+    return numbers.view(-1, *[1] * (x.ndim - 1))
+
+
 def _inner(a: Tensor, b: Tensor) -> Float[Tensor, " starts"]:
     return (a * b).flatten(1).sum(1)
 
 
 def _curved(gradient: Tensor, memory: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """Multiply the gradient of each start by its inverse Hessian, as L-BFGS remembers it."""
-    wide = (-1, *[1] * (gradient.ndim - 1))
     direction, weights = gradient, []
     for step, change, inverse in reversed(memory):
         weight = inverse * _inner(step, direction)
-        direction = direction - weight.view(wide) * change
+        direction = direction - _wide(weight, gradient) * change
         weights.append(weight)
     if memory:
         step, change, inverse = memory[-1]
         size = torch.where(inverse > 0, 1 / (inverse * _inner(change, change)), 1)
-        direction = direction * size.view(wide)
+        direction = direction * _wide(size, gradient)
     for (step, change, inverse), weight in zip(memory, reversed(weights), strict=True):
         back = inverse * _inner(change, direction)
-        direction = direction + (weight - back).view(wide) * step
+        direction = direction + _wide(weight - back, gradient) * step
     return direction

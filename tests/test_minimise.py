@@ -91,6 +91,7 @@ def test_nothing_is_made_on_the_default_device():
     torch.set_default_device("meta")
     try:
         found = [solver(lambda x: (x - 1).square().sum(), start) for solver in (newton, lbfgs)]
+        found.append(on_spheres(lambda x: x.sum(), (2,), 3, starts=2).points)
     finally:
         torch.set_default_device(None)
     assert {x.device.type for x in found} == {"cpu"}
