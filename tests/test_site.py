@@ -243,5 +243,32 @@ def test_every_figure_has_alt_text(soups):
     assert bad == []
 
 
+def test_no_page_is_heavy():
+    """A page with all of its pictures, as far as they are its own."""
+    for page in CONTENT:
+        path = SITE / page
+        soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        images = {tag.get("src", "") for tag in soup.select(".bd-article img")}
+        own = [path.parent / unquote(image) for image in images if not image.startswith("data:")]
+        size = path.stat().st_size + sum(image.stat().st_size for image in own if image.exists())
+        assert size < 1.5 * 2**20, f"{page}: {size / 2**20:.2f} MiB"
+
+
+def test_steppers_show_one_stage_by_mouse_and_keys(wide):
+    for figure in wide.page.query_selector_all("figure.stepper"):
+        frames = figure.query_selector_all(".frame")
+        buttons = figure.query_selector_all("input[type=radio]")
+        assert len(frames) == len(buttons) >= 2
+
+        def shown(frames=frames):
+            return [k for k, frame in enumerate(frames) if frame.is_visible()]
+
+        assert shown() == [0]
+        buttons[-1].click()
+        assert shown() == [len(frames) - 1]
+        buttons[-1].press("ArrowLeft")
+        assert shown() == [len(frames) - 2]
+
+
 def shot(visit, look):
     visit.page.screenshot(path=SHOTS / f"{Path(visit.name).stem}-{look}.png", full_page=True)
