@@ -151,6 +151,14 @@ def test_the_run_warned_of_nothing(name):
         assert [o.text for o in cell.outputs if o.get("name") == "stderr"] == []
 
 
+def test_two_cells_of_one_block_keep_their_own_lines():
+    source = 'with observation("mi-bound") as o:\n    pass'
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for _ in range(2)])
+    first, second = (place for place, _ in chapters.places(made))
+    chapters.with_lines(made, {first: ["one"], second: ["two"]})
+    assert [chapters.texts(cell) for cell in made.cells] == [["one"], ["two"]]
+
+
 def test_accepted_lines_hold_no_measurement():
     """A raw float, an address or a time would differ between machines."""
     for name in NAMES:

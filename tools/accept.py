@@ -37,11 +37,7 @@ def accept(name: str) -> bool:
         print(f"{name}: nothing accepted; a claim that fails is mended, never accepted.")
         return False
     old = chapters.accepted_lines(name)
-    new = {
-        tuple(opened): chapters.texts(cell)
-        for cell in chapters.code_cells(run)
-        if (opened := chapters.blocks(cell.source))
-    }
+    new = {place: chapters.texts(cell) for place, cell in chapters.places(run)}
     difference = list(difflib.unified_diff(_flat(old), _flat(new), "accepted", "new", lineterm=""))
     if not difference:
         print(f"{name}: nothing new")

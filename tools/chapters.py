@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -65,15 +66,11 @@ def notebook(name: str) -> nbformat.NotebookNode:
     made = jupytext.read(path)
     notice = nbformat.v4.new_markdown_cell(NOTICE.format(source=path.relative_to(ROOT)))
     made.cells.insert(0, notice)
-    accepted = accepted_lines(name)
     for number, cell in enumerate(made.cells):
         cell["id"] = f"{name}-{number}"  # jupytext draws random ones
-        opened = blocks(cell.source) if cell.cell_type == "code" else []
-        if opened:
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), CHECKED]
-            if tuple(opened) in accepted:
-                cell["execution_count"] = 1  # nbval compares nothing in a cell that never ran
-                cell["outputs"] = [_reference(text) for text in accepted[tuple(opened)]]
+    for _, cell in places(made):
+        cell.metadata["tags"] = [*cell.metadata.get("tags", []), CHECKED]
+    made = with_lines(made, accepted_lines(name))
     made.metadata.pop("jupytext", None)
     return made
 
@@ -88,23 +85,34 @@ def texts(cell: nbformat.NotebookNode) -> list[str]:
     return [out.data["text/plain"] for out in cell.get("outputs", []) if "data" in out]
 
 
-def accepted_lines(name: str) -> dict[tuple[tuple[str, str], ...], list[str]]:
-    """Return the accepted lines of the notebook that stands, by the blocks of the cell."""
+Place = tuple[tuple[tuple[str, str], ...], int]
+"""The blocks that a cell opens, and how many cells before it open the same."""
+
+
+def places(notebook: nbformat.NotebookNode) -> Iterator[tuple[Place, nbformat.NotebookNode]]:
+    """Yield the check cells of a notebook, each with a name that edits of its text keep."""
+    seen: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for cell in code_cells(notebook):
+        if opened := tuple(blocks(cell.source)):
+            yield (opened, seen[opened]), cell
+            seen[opened] += 1
+
+
+def accepted_lines(name: str) -> dict[Place, list[str]]:
+    """Return the accepted lines of the notebook that stands, by the place of the cell."""
     path = NOTEBOOKS / f"{name}.ipynb"
     if not path.exists():
         return {}
     standing = nbformat.read(path, as_version=4)
-    return {tuple(blocks(c.source)): texts(c) for c in code_cells(standing) if texts(c)}
+    return {place: texts(cell) for place, cell in places(standing) if texts(cell)}
 
 
-def with_lines(
-    made: nbformat.NotebookNode, lines: dict[tuple[tuple[str, str], ...], list[str]]
-) -> nbformat.NotebookNode:
+def with_lines(made: nbformat.NotebookNode, lines: dict[Place, list[str]]) -> nbformat.NotebookNode:
     """Put declared lines into the check cells of a notebook, as its reference."""
-    for cell in code_cells(made):
-        if (opened := tuple(blocks(cell.source))) in lines:
-            cell["execution_count"] = 1
-            cell["outputs"] = [_reference(text) for text in lines[opened]]
+    for place, cell in places(made):
+        if place in lines:
+            cell["execution_count"] = 1  # nbval compares nothing in a cell that never ran
+            cell["outputs"] = [_reference(text) for text in lines[place]]
     return made
 
 
