@@ -217,7 +217,7 @@ def on_spheres(
     done, past = ~values.isfinite(), [values]
     for _ in range(steps):
         # What rounding hides, of values that may be far below 1.
-        hidden = DECREASE * values.abs().clamp(1e-12, 1)
+        hidden = DECREASE * values.abs().clamp(max=1)
         direction = _direction(gradient, memory)
         moved, new_values, new_gradient, lower = _line_search(
             function, x, values, gradient, direction, hidden, done

@@ -270,6 +270,23 @@ def test_close_rows_keep_their_digits(rng, monkeypatch, dtype, gap, held):
         assert_same(ours, expected, 1e-5 if dtype == torch.float32 else 1e-9)
 
 
+def test_a_cloud_far_from_the_origin_is_not_close(rng, monkeypatch):
+    """Rows are close relative to the cloud, so that a collapsed one keeps to inner products."""
+    cloud = 1 + 1e-2 * torch.randn(300, 8, generator=rng)
+    tiles, near = blockwise._distance_tiles, []
+
+    def watched(x):
+        for tile in tiles(x):
+            near.append(len(tile[3][0]))
+            yield tile
+
+    monkeypatch.setattr(blockwise, "_distance_tiles", watched)
+    blockwise.distance_mean(cloud, torch.sqrt)
+    assert sum(near) < 300
+    ours = gradient(lambda x: blockwise.distance_mean(x, torch.sqrt), cloud)
+    assert_same(ours, gradient(lambda x: by_distances(x, torch.sqrt), cloud.double()), 1e-5)
+
+
 def test_coincident_rows_do_not_pull(rng):
     x = points(rng, 5, 3).repeat(2, 1)
     value, (slope,) = gradient(lambda x: blockwise.distance_mean(x, torch.sqrt), x)

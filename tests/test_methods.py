@@ -60,6 +60,31 @@ def test_an_epoch_shows_each_image_once_in_pairs(digits):
         assert len(torch.unique(rows, dim=0)) == 48
 
 
+def test_the_loss_sees_unit_rows_of_both_views(digits):
+    seen = []
+
+    def loss(z1, z2):
+        seen.append((z1.detach(), z2.detach()))
+        return contrast(z1, z2)
+
+    def marked(images, generator):
+        """The first view of a batch is dark, the second bright."""
+        marked.calls += 1
+        return images * (0.1 if marked.calls % 2 else 1.0)
+
+    marked.calls = 0
+    net = encoder()
+    methods.train(
+        net, digits.images[:20], loss, marked, batch=20, epochs=1, lr=1e-12, generator=seeded()
+    )
+    ((z1, z2),) = seen
+    torch.testing.assert_close(z1.norm(dim=1), torch.ones(20))
+    dark, bright = (methods.embed(net, digits.images[:20] * light) for light in (0.1, 1.0))
+    order = (z2 @ bright.T).argmax(1)
+    torch.testing.assert_close(z2, bright[order], rtol=0, atol=1e-5)
+    torch.testing.assert_close(z1, dark[order], rtol=0, atol=1e-5)
+
+
 def test_embeddings_are_unit_rows_by_any_chunk(digits, monkeypatch):
     z = methods.embed(encoder(), digits.images[:70])
     assert not z.requires_grad

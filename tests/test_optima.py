@@ -35,6 +35,21 @@ def test_a_search_finds_the_value_and_the_simplex(rng, loss, m, dim, temperature
     torch.testing.assert_close(z @ z.T, both @ both.T, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["info_nce", "nt_xent"])
+def test_a_search_is_exact_relative_to_tiny_values(rng, loss):
+    found = optima.search(loss, 5, 4, starts=3, generator=rng, temperature=0.02)
+    value = optima.value(loss, 5, temperature=0.02)
+    assert value < 1e-25
+    assert found.value == pytest.approx(value, rel=1e-9, abs=0)
+
+
+def test_a_search_does_not_give_up_where_progress_is_slow(rng):
+    """A sharp Gaussian: the energy is far smaller than the attraction, and its slopes are too."""
+    options = {"kernel": kernels.gaussian(5.0), "weight": 1.0}
+    found = optima.search("kcl", 5, 5, starts=4, generator=rng, **options)
+    assert found.value == pytest.approx(optima.value("kcl", 5, **options), abs=1e-12)
+
+
 @pytest.mark.parametrize("weight", [0.5, 1.0, 16.0])
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_search_finds_the_value_of_the_kernel_loss(rng, name, weight):
