@@ -191,7 +191,7 @@ def logarithmic(a: float) -> Radial:
         # log1p takes thrice the time, and float32 distances have no digits that log(1 + .) loses.
         return -0.5 * (torch.log(1 + a * r2) if r2.dtype == torch.float32 else torch.log1p(a * r2))
 
-    return Radial(of_square, lambda r2, value: -0.5 / (r2 + 1 / a))
+    return Radial(of_square, lambda r2, value: -0.5 * (r2 + 1 / a).reciprocal())
 
 
 def inverse_multiquadric(c: float) -> Radial:
@@ -220,7 +220,9 @@ def riesz(s: float) -> Radial:
     if s == 0 or not math.isfinite(s):
         raise ValueError(f"s must be finite and not 0, got {s}")
     sign = math.copysign(1.0, s)
-    return Radial(lambda r2: sign * r2 ** (-s / 2), lambda r2, value: -s / 2 * value / r2)
+    return Radial(
+        lambda r2: sign * r2 ** (-s / 2), lambda r2, value: (-s / 2 * value) * r2.reciprocal()
+    )
 
 
 def exponential(temperature: float) -> Profile:

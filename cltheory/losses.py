@@ -288,7 +288,8 @@ def kcl(
             "kernel must be finite at t = 1 to attract positive pairs, or the loss has no lower "
             "bound; give another one as alignment"
         )
-    squares = (z1.double() - z2.double()).square().sum(1)
+    gaps = z1 - z2
+    squares = blockwise.diagonal(gaps, gaps)
     # A kernel with a cusp has no derivative at a distance of zero: there, nothing pulls.
     met = squares == 0
     attraction = torch.where(
