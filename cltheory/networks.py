@@ -1,4 +1,4 @@
-r"""Small networks: multilayer perceptrons, one alone or many side by side; convolutions.
+r"""Small networks: perceptrons, one or many side by side; convolutions; wide two-layer networks.
 
 Weights are drawn from an explicit :class:`torch.Generator` on that generator's device (the CPU
 without one), so that a seed gives the same network on every machine; move it with ``.to(device)``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import sqrt
+from math import pi, sqrt
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,36 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """The activations by name."""
 
+_ERF, _NORMAL = 2 / sqrt(pi), 1 / sqrt(2 * pi)
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    return (1 + torch.erf(x / sqrt(2))) / 2 + x * _NORMAL * torch.exp(-(x**2) / 2)
+
+
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "erf": lambda x: _ERF * torch.exp(-(x**2)),
+    "gelu": _gelu_slope,
+    "relu": lambda x: (x > 0).to(x.dtype),
+    "sin": torch.cos,
+    "tanh": lambda x: 1 - torch.tanh(x) ** 2,
+}
+"""Their first derivatives; that of ``relu`` is 0 at 0, as in PyTorch."""
+
+CURVATURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "erf": lambda x: -2 * x * _ERF * torch.exp(-(x**2)),
+    "gelu": lambda x: (2 - x**2) * _NORMAL * torch.exp(-(x**2) / 2),
+    "sin": lambda x: -torch.sin(x),
+    "tanh": lambda x: -2 * torch.tanh(x) * (1 - torch.tanh(x) ** 2),
+}
+"""Their second derivatives; ``relu`` has none."""
+
 _GAINS = {"gelu": sqrt(2.0), "relu": sqrt(2.0)}
+
+
+def _known(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
 
 
 class _Layers(nn.Module):
@@ -44,8 +73,7 @@ class _Layers(nn.Module):
         _validate.integer(dims[0], "in_dim", 1)
         for width in dims[1:-1]:
             _validate.integer(width, "widths", 1)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
+        _known(activation)
         device = torch.device("cpu") if generator is None else generator.device
         self.activation = activation
 
@@ -202,8 +230,7 @@ class ConvNet(nn.Module):
         for count in channels:
             _validate.integer(count, "channels", 1)
         _validate.integer(out_dim, "out_dim", 1)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
+        _known(activation)
         device = torch.device("cpu") if generator is None else generator.device
         self.size, self.activation = size, activation
 
@@ -234,3 +261,168 @@ class ConvNet(nn.Module):
             hidden = act(functional.conv2d(hidden, weight, bias, stride=2, padding=1))
         code: Tensor = hidden.flatten(1) @ self.readout + self.biases[-1]
         return code
+
+
+class TwoLayer(nn.Module):
+    r"""A wide two-layer network in NTK parametrisation, :math:`(n, D) \to (n, Z)`.
+
+    .. math:: f(x) = M^{-1/2}\, W^\top \varphi(V x),\qquad V_{rd}, W_{rz} \sim N(0, 1)
+
+    Networks of one size can be stacked: :meth:`stacked` makes one module of them, whose parameters
+    and outputs have a leading dimension, and which trains them side by side.
+
+    Parameters
+    ----------
+    in_dim, width, out_dim : int
+        D, M and Z.
+    activation : str
+        A name in :data:`ACTIVATIONS`.
+    generator, dtype
+        As for :class:`MLP`.
+
+    Attributes
+    ----------
+    hidden : (\*stack, width, in_dim)
+        V.
+    readout : (\*stack, width, out_dim)
+        W.
+
+    References
+    ----------
+    .. [1] Jacot, Gabriel, Hongler, Neural tangent kernel, NeurIPS 2018 (equation number unknown).
+
+    Examples
+    --------
+    >>> nets = [TwoLayer(3, 64, 2, generator=torch.Generator().manual_seed(s)) for s in range(4)]
+    >>> nets[0](torch.ones(5, 3)).shape, TwoLayer.stacked(nets)(torch.ones(5, 3)).shape
+    (torch.Size([5, 2]), torch.Size([4, 5, 2]))
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        width: int,
+        out_dim: int,
+        *,
+        activation: str = "relu",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _validate.integer(in_dim, "in_dim", 1)
+        _validate.integer(width, "width", 1)
+        _validate.integer(out_dim, "out_dim", 1)
+        _known(activation)
+        self.activation = activation
+        self.hidden = _normal(generator, dtype, width, in_dim)
+        self.readout = _normal(generator, dtype, width, out_dim)
+
+    @classmethod
+    def stacked(cls, models: Sequence[TwoLayer]) -> TwoLayer:
+        """Copy networks of one size and activation into one module.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they differ in size or activation.
+        """
+        if not models:
+            raise ValueError("models must hold at least one network, got none")
+        kinds = {(m.activation, m.hidden.shape, m.readout.shape) for m in models}
+        if len(kinds) > 1:
+            raise ValueError(f"models must be of one size and activation, got {sorted(kinds)}")
+        stack = cls(1, 1, 1, activation=models[0].activation)
+        stack.hidden = nn.Parameter(torch.stack([m.hidden.detach() for m in models]))
+        stack.readout = nn.Parameter(torch.stack([m.readout.detach() for m in models]))
+        return stack
+
+    def preactivations(
+        self, x: Float[Tensor, "*stack n in_dim"]
+    ) -> Float[Tensor, "*stack n width"]:
+        r"""Compute :math:`V x` for the rows of ``x``, which all of a stack share or have each."""
+        _columns(x, self.hidden.shape[-1])
+        pre: Tensor = torch.einsum("...nd,...md->...nm", x, self.hidden)
+        return pre
+
+    def features(self, x: Float[Tensor, "*stack n in_dim"]) -> Float[Tensor, "*stack n width"]:
+        r"""Compute :math:`M^{-1/2} \varphi(V x)`, what the readout sees."""
+        return ACTIVATIONS[self.activation](self.preactivations(x)) / sqrt(self.hidden.shape[-2])
+
+    def forward(self, x: Float[Tensor, "*stack n in_dim"]) -> Float[Tensor, "*stack n out_dim"]:
+        """Apply the network to the rows of ``x``."""
+        output: Tensor = self.features(x) @ self.readout
+        return output
+
+
+class BlockNet(nn.Module):
+    r"""A two-layer network each of whose outputs has units of its own, :math:`(n, D) \to (n, Z)`.
+
+    .. math:: f^k(x) = c \sum_{r \le m} \varphi(b_{kr}^\top x),\qquad (b_{kr})_d \sim N(0, 1)
+
+    Only the first layer is trained: the second is fixed and averages over a block. An input with a
+    constant coordinate gives the units a bias.
+
+    Parameters
+    ----------
+    in_dim, units, out_dim : int
+        D, the units m of a block, and the number Z of blocks.
+    scale : float, optional
+        c; :math:`m^{-1/2}` by default, which keeps the kernel's size at every m (1 / m does not).
+    activation, generator, dtype
+        As for :class:`TwoLayer`.
+
+    Attributes
+    ----------
+    hidden : (out_dim, units, in_dim)
+        The rows :math:`b_{kr}`.
+
+    References
+    ----------
+    .. [1] arXiv 2503.10812, section 4 (its normalisation c is not known; both are offered).
+
+    Examples
+    --------
+    >>> BlockNet(3, 64, 2, generator=torch.Generator().manual_seed(0))(torch.ones(5, 3)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        units: int,
+        out_dim: int,
+        *,
+        activation: str = "relu",
+        scale: float | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _validate.integer(in_dim, "in_dim", 1)
+        _validate.integer(units, "units", 1)
+        _validate.integer(out_dim, "out_dim", 1)
+        _known(activation)
+        self.activation, self.scale = activation, units**-0.5 if scale is None else scale
+        self.hidden = _normal(generator, dtype, out_dim, units, in_dim)
+
+    def preactivations(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "out_dim n units"]:
+        r"""Compute :math:`b_{kr}^\top x` for the rows of ``x``."""
+        _columns(x, self.hidden.shape[-1])
+        pre: Tensor = torch.einsum("nd,kmd->knm", x, self.hidden)
+        return pre
+
+    def forward(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
+        """Apply the network to the rows of ``x``."""
+        return self.scale * ACTIVATIONS[self.activation](self.preactivations(x)).sum(-1).mT
+
+
+def _normal(
+    generator: torch.Generator | None, dtype: torch.dtype | None, *shape: int
+) -> nn.Parameter:
+    device = torch.device("cpu") if generator is None else generator.device
+    return nn.Parameter(torch.randn(*shape, generator=generator, device=device, dtype=dtype))
+
+
+def _columns(x: Tensor, in_dim: int) -> None:
+    if x.ndim < 2 or x.shape[-1] != in_dim:
+        raise ValueError(f"x must have shape (n, {in_dim}), got shape {tuple(x.shape)}")
