@@ -171,8 +171,11 @@ def geodesic_step(
         )
     tangent = -lr * (gradient - w @ (w.mT @ gradient))
     u, size, qt = torch.linalg.svd(tangent, full_matrices=False)
-    moved: Tensor = ((w @ qt.mT) * size.cos()[..., None, :] + u * size.sin()[..., None, :]) @ qt
-    return moved
+    moved = ((w @ qt.mT) * size.cos()[..., None, :] + u * size.sin()[..., None, :]) @ qt
+    # Towards the nearest orthonormal basis, or rounding would pile up over many steps.
+    eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    corrected: Tensor = moved @ (3 * eye - moved.mT @ moved) / 2
+    return corrected
 
 
 def frozen(
