@@ -22,20 +22,17 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import cos, isfinite, pi
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import joblib
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from cltheory import __version__, _validate
-
-Result = TypeVar("Result")
 
 DEVICE_VARIABLE = "CLTHEORY_DEVICE"
 RECORD_VARIABLE = "CLTHEORY_RECORD"
@@ -159,49 +156,6 @@ def fit(
         stepper.step()
         scheduler.step()
     return History(recorded_steps, losses, time.perf_counter() - start)
-
-
-def sweep(run: Callable[[Any], Result], cases: Sequence[Any]) -> list[Result]:
-    """Run independent cases side by side, one thread each, and return their results in order.
-
-    It is a map by joblib, on every core unless :func:`joblib.parallel_config` chooses another
-    engine or another number of workers. A case holds its own seed, so that results do not depend on
-    how many run together. On a GPU, cases run one after another.
-
-    Parameters
-    ----------
-    run : callable
-        From a case to its result; both are sent to other processes.
-    cases : sequence
-        What to run.
-
-    Raises
-    ------
-    ValueError
-        If there is no case.
-
-    Examples
-    --------
-    >>> sweep(lambda case: case**2, [1, 2, 3])
-    [1, 4, 9]
-    """
-    if not cases:
-        raise ValueError("cases must hold at least one, got none")
-    if device().type != "cpu" or len(cases) == 1:
-        return [run(case) for case in tqdm(cases, disable=None, leave=False)]
-    jobs = (joblib.delayed(_on_one_thread)(run, case) for case in cases)
-    # Unless the caller configured an engine, take every core.
-    workers = joblib.Parallel(n_jobs=None if joblib.effective_n_jobs(None) > 1 else -1)
-    return list(workers(jobs))
-
-
-def _on_one_thread(run: Callable[[Any], Result], case: Any) -> Result:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return run(case)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _finite(value: Any) -> bool:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 
-import joblib
 import pytest
 import torch
 
@@ -329,20 +328,3 @@ def test_commit(book):
     assert training._commit(book) == git("rev-parse", "HEAD")
     (book / "intro.md").write_text("two")
     assert training._commit(book) == git("rev-parse", "HEAD") + "-dirty"
-
-
-def square(case):
-    return case**2, torch.get_num_threads()
-
-
-def test_a_sweep_keeps_its_order_and_takes_one_thread_each():
-    before = torch.get_num_threads()
-    assert training.sweep(square, list(range(5))) == [(k * k, 1) for k in range(5)]
-    with joblib.parallel_config(backend="threading", n_jobs=2):
-        assert training.sweep(square, [3, 4]) == [(9, 1), (16, 1)]
-    assert torch.get_num_threads() == before
-
-
-def test_a_sweep_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="cases must hold at least one, got none"):
-        training.sweep(square, [])

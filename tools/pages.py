@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
+from PIL import Image
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
@@ -30,8 +33,19 @@ def read(text: str) -> nbformat.NotebookNode:
         if run.metadata["cltheory"]["code"] == chapters.code_key(page):
             for cell, executed in zip(code, chapters.code_cells(run), strict=True):
                 cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+                for output in cell.outputs:
+                    lighten(output.get("data", {}))
             return page
     raise ExtensionError("a chapter was not executed as it stands. Run: make book")
+
+
+def lighten(data: dict) -> None:
+    """Give a picture a palette of 256 colours: a third of the bytes, to the eye the same."""
+    if "image/png" in data:
+        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+        light = io.BytesIO()
+        picture.quantize(256).save(light, "png", optimize=True)
+        data["image/png"] = base64.b64encode(light.getvalue()).decode()
 
 
 def refuse_older_runs(app, env, docnames) -> None:
