@@ -97,7 +97,9 @@ class _Layers(nn.Module):
         act = ACTIVATIONS[self.activation]
         # einsum merges stack and width here: one product with x, not one for each of the stack.
         hidden: Tensor = torch.einsum("ni,...io->...no", x, self.weights[0]) + self.biases[0]
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+        # A slice of a ParameterList is a copy, to which torch.func could give no other weights.
+        layers = list(zip(self.weights, self.biases, strict=True))
+        for weight, bias in layers[1:]:
             hidden = act(hidden) @ weight + bias
         return hidden
 

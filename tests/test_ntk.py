@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cltheory import ntk
-from cltheory.networks import ACTIVATIONS, CURVATURES, SLOPES, BlockNet, ConvNet, TwoLayer
+from cltheory.networks import ACTIVATIONS, CURVATURES, MLP, SLOPES, BlockNet, ConvNet, TwoLayer
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,11 @@ def normalised():
     return model.eval()
 
 
-@pytest.mark.parametrize("make", [Tied, normalised, lambda: two_layer("relu")])
+def deep():
+    return MLP(4, [7, 6, 5], 2, generator=seeded(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", [Tied, normalised, deep, lambda: two_layer("relu")])
 @pytest.mark.parametrize("chunk", [1, 4, 32])
 def test_empirical_kernel_of_a_module(make, chunk):
     torch.manual_seed(0)
