@@ -176,7 +176,7 @@ def task_types():
 
 def task_unit():
     """The package against independent re-derivations"""
-    skipped = "--ignore=tests/test_book.py --ignore=tests/test_site.py"
+    skipped = "--ignore=tests/test_book.py --ignore=tests/site"
     return {
         "doc": "unit tests",
         "actions": [
@@ -260,8 +260,8 @@ def task_site_test():
     """The built site in a real browser"""
     return {
         "doc": "site in a real browser",
-        "actions": [f"{PYTHON} -m pytest -q -rs -n 2 --dist=loadgroup tests/test_site.py"],
-        "file_dep": [*_files("tests/test_site.py"), str(PAGE)],
+        "actions": [f"{PYTHON} -m pytest -q -rs -n 2 --dist=loadgroup tests/site"],
+        "file_dep": [*_files("tests/site/*.py"), str(PAGE)],
         "task_dep": ["book"],
         "uptodate": [False],
         "meta": {"tell": True, "mend": "edit the page named above; then `make site-test`"},

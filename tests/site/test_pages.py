@@ -1,48 +1,14 @@
-"""The built site in a real browser, from its folder, with the network cut.
+"""Every page of the built site: complete, readable, accessible, wide, narrow and dark.
 
-Screenshots of every page, wide, narrow and dark, go to ``_build/screenshots``: look at them.
+Screenshots go to ``_build/screenshots``: look at them.
 """
 
 import os
-import shutil
-from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parent.parent
-SITE = ROOT / "_build" / "html"
-SHOTS = ROOT / "_build" / "screenshots"
-PAGES = sorted(
-    str(path.relative_to(SITE))
-    for path in [*SITE.glob("*.html"), *SITE.glob("book/**/*.html")]
-    if 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")
-)
-CONTENT = [page for page in PAGES if page.startswith("book/")]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-# preload would fetch style sheets, which a page from a folder may not.
-WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "preload": False}
-
-TYPESET = """async () => {
-  if (!window.MathJax) return [];
-  await MathJax.startup.promise;
-  const maths = [...document.querySelectorAll('.math')];
-  const raw = maths.filter(m => !m.querySelector('mjx-container'));
-  const bad = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')];
-  return [...raw, ...bad].map(m => m.textContent.slice(0, 80));
-}"""
+from browsing import CONTENT, SITE, shot, violations
 
 CUT_OFF = """() => {
   const width = document.documentElement.clientWidth, found = [];
@@ -80,95 +46,6 @@ LONG = """() => [...document.querySelectorAll('div.math')].filter(e => e.offsetP
   .filter(([e, m]) => m && (m.scrollWidth > m.clientWidth + 2 || e.scrollWidth > e.clientWidth + 2))
   .map(([e]) => e.id || e.textContent.slice(0, 60))"""
 
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        reason = f"no browser: install one of {', '.join(BROWSERS)}, then run make site-test"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def soups():
-    return {
-        page: BeautifulSoup((SITE / page).read_text(encoding="utf-8"), "html.parser")
-        for page in PAGES
-    }
-
-
-class Visit:
-    """A page that was opened, with everything it complained of or asked for outside its folder."""
-
-    def __init__(self, browser, page, size, scheme="light"):
-        self.name = page
-        self.context = browser.new_context(viewport=size, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.troubles = []
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
-        self.page.route("**/*", self._route)
-        self.page.goto((SITE / page).as_uri(), wait_until="load")
-        self.untypeset = self.page.evaluate(TYPESET)
-
-    def _console(self, message):
-        if message.type == "error":
-            self.troubles.append(f"console: {message.text}")
-
-    def _route(self, route):
-        url = route.request.url
-        inside = url.startswith((SITE.as_uri(), "data:", "blob:"))
-        if inside and (not url.startswith("file:") or _file(url).exists()):
-            route.continue_()
-        else:
-            self.troubles.append(f"request: {url}")
-            route.abort()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.context.close()
-
-
-def _file(url):
-    return Path(unquote(urldefrag(url).url.removeprefix("file://").partition("?")[0]))
-
-
-def visits(pages, size, scheme="light"):
-    """A fixture: each page is opened once for all tests that look at it so."""
-    params = [pytest.param(page, marks=pytest.mark.xdist_group(page)) for page in pages]
-
-    @pytest.fixture(scope="module", params=params)
-    def visit(browser, request):
-        with Visit(browser, request.param, size, scheme) as opened:
-            yield opened
-
-    return visit
-
-
-anywhere = visits(PAGES, WIDE)
-wide = visits(CONTENT, WIDE)
-narrow = visits(CONTENT, NARROW)
-dark = visits(CONTENT, WIDE, "dark")
-
-
-def violations(visit):
-    """What axe-core finds against WCAG A and AA."""
-    # The paths of a typeset formula are thousands of nodes that no rule of WCAG speaks of.
-    context = {"exclude": [["mjx-container > svg"]]}
-    report = Axe().run(visit.page, context=context, options=WCAG).response
-    return [
-        f"{rule['id']}: {node['html'][:150]}"
-        for rule in report["violations"]
-        for node in rule["nodes"][:5]
-    ]
-
-
 OPEN_ALL = """() => {
   const closed = [...document.querySelectorAll('.bd-article details:not([open])')];
   closed.forEach(details => details.querySelector('summary').click());
@@ -181,9 +58,13 @@ def test_the_site_is_there():
     assert CONTENT, "build it first: make book"
 
 
-def test_a_page_loads_clean_and_all_of_its_maths_is_typeset(anywhere):
-    assert anywhere.troubles == []
-    assert anywhere.untypeset == []
+def test_a_page_loads_clean_and_all_of_its_maths_is_typeset(wide):
+    assert wide.troubles == []
+    assert wide.untypeset == []
+
+
+def test_a_page_of_the_theme_loads_clean(elsewhere):
+    assert elsewhere.troubles == []
 
 
 def test_a_wide_page_reads_well(wide):
@@ -207,10 +88,14 @@ def test_nothing_is_cut_off_or_overlaps_on_a_phone(narrow):
     assert narrow.page.evaluate(OVERLAP) == []
 
 
-def test_a_dark_page_is_dark_and_readable(dark):
-    shot(dark, "dark")
-    assert dark.page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert violations(dark) == []
+def test_a_page_in_the_dark_is_dark_and_readable(wide):
+    wide.page.emulate_media(color_scheme="dark")
+    try:
+        wide.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        shot(wide, "dark")
+        assert violations(wide) == []
+    finally:
+        wide.page.emulate_media(color_scheme="light")
 
 
 def test_every_internal_link_and_anchor_resolves(soups):
@@ -268,7 +153,3 @@ def test_steppers_show_one_stage_by_mouse_and_keys(wide):
         assert shown() == [len(frames) - 1]
         buttons[-1].press("ArrowLeft")
         assert shown() == [len(frames) - 2]
-
-
-def shot(visit, look):
-    visit.page.screenshot(path=SHOTS / f"{Path(visit.name).stem}-{look}.png", full_page=True)
