@@ -1,17 +1,15 @@
-"""The pages that are made from the evidence: the card of a check, and the ledger of all claims.
+"""How evidence is shown: its words, the card of a check, and the ledger of all claims.
 
 Nothing here decides whether evidence holds; :mod:`cltheory.checks` did, when the chapter ran.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cltheory.checks import registry
+from cltheory.claims import Claim, Claims
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -27,86 +25,6 @@ WORDS = {
     "twin": "breaks when",
 }
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one run says of one claim.
-
-    Attributes
-    ----------
-    claim : str
-        The id.
-    source, of_source : str
-        From the registry: where the claim comes from and what we say of the source's sentence.
-    uses : list of str
-        The claims that its derivation leans on.
-    chapter : str
-        The chapter that checks it; empty if none ran.
-    status : str
-        Computed: ``holds``, ``fails``, ``not run`` or ``leans on <ids that do not hold>``.
-    evidence : list of dict
-        The lines of its check and of its training runs, with what was measured.
-    """
-
-    claim: str
-    source: str
-    of_source: str
-    uses: list[str]
-    chapter: str
-    status: str
-    evidence: list[dict[str, Any]]
-
-
-def blocks(executed: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (chapter, evidence block) from every executed notebook of a folder."""
-    for path in sorted(executed.glob("*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            for output in cell.get("outputs", []):
-                if "cltheory" in output.get("metadata", {}):
-                    yield path.stem, output["metadata"]["cltheory"]
-
-
-def ledger(executed: Path) -> list[Row]:
-    """Return a row for each registered claim, from the executed notebooks of a folder."""
-    found = [(chapter, block) for chapter, block in blocks(executed) if block["role"] != "exercise"]
-    own = {}
-    for claim in registry():
-        mine = [block for _, block in found if block["name"] == claim]
-        checked = any(block["role"] == "claim" for block in mine)
-        own[claim] = "not run" if not checked else _word(all(block["holds"] for block in mine))
-    rows = []
-    for claim, entry in registry().items():
-        mine_in = [(chapter, block) for chapter, block in found if block["name"] == claim]
-        weak = [used for used in _ancestors(claim) if own[used] != "holds"]
-        status = f"leans on {', '.join(weak)}" if weak and own[claim] == "holds" else own[claim]
-        rows.append(
-            Row(
-                claim=claim,
-                source=entry["source"],
-                of_source=entry["of_source"],
-                uses=list(entry["uses"]),
-                chapter=mine_in[0][0] if mine_in else "",
-                status=status,
-                evidence=[line for _, block in mine_in for line in block["evidence"]],
-            )
-        )
-    return rows
-
-
-def _word(holds: bool) -> str:
-    return "holds" if holds else "fails"
-
-
-def _ancestors(claim: str) -> list[str]:
-    seen: list[str] = []
-    pending = list(registry()[claim]["uses"])
-    while pending:
-        used = pending.pop()
-        if used not in seen:
-            seen.append(used)
-            pending += registry()[used]["uses"]
-    return seen
 
 
 def figure(value: float) -> str:
@@ -191,8 +109,7 @@ def card(block: Mapping[str, Any]) -> nodes.Element:
     if twins := [line for line in lines if line["kind"] == "twin"]:
         frame += _list("Breaks when", twins)
     if block["role"] != "observation":
-        foot = f"Seed {block['seed']}, {block['seconds']:.1f} s."
-        frame += nodes.paragraph("", foot, classes=["evidence-foot"])
+        frame += nodes.paragraph("", f"Seed {block['seed']}.", classes=["evidence-foot"])
     return frame
 
 
@@ -234,37 +151,40 @@ def _capital(words: str) -> str:
     return words[0].upper() + words[1:]
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(claims: Claims) -> str:
     """Write the ledger in MyST: a table of all claims, then each claim's evidence."""
-    held = sum(row.status == "holds" for row in rows)
+    held = sum(claim.status == "holds" for claim in claims)
     lines = [
-        f"**{held} of {len(rows)} claims hold** in the run that made these pages.",
+        f"**{held} of {len(claims)} claims hold** in the run that made these pages.",
         "",
         "| claim | status | the source's sentence | evidence |",
         "|---|---|---|---|",
     ]
-    for row in rows:
-        made = [line for line in row.evidence if line["kind"] != "recorded" or line["measured"]]
+    for claim in claims:
+        made = [line for line in claim.evidence if line["kind"] != "recorded" or line["measured"]]
         kinds = list(dict.fromkeys(WORDS[line["kind"]] for line in made))
         words = ", ".join(kind for kind in kinds if kind != WORDS["twin"])
-        lines.append(f"| {_link(row)} `{row.claim}` | {_mark(row)} | {row.of_source} | {words} |")
-    for row in rows:
-        lines += ["", f":::{{admonition}} {row.claim}", ":class: ledger", ""]
-        lines.append(f"{_link(row)}. Source: {row.source}; its sentence: {row.of_source}. ")
-        if row.uses:
-            lines.append("Leans on " + ", ".join(f"{{prf:ref}}`{used}`" for used in row.uses) + ".")
+        status = mark(claim.status)
+        lines.append(f"| {link(claim)} `{claim.id}` | {status} | {claim.of_source} | {words} |")
+    for claim in claims:
+        lines += ["", f":::{{admonition}} {claim.id}", ":class: ledger", ""]
+        lines.append(f"{link(claim)}. Source: {claim.source}; its sentence: {claim.of_source}. ")
+        if claim.uses:
+            lines.append("Leans on " + ", ".join(link(claims[used]) for used in claim.uses) + ".")
         lines.append("")
         lines += [
             f"- *{WORDS[line['kind']]}*: {line['scope']}; {sentence(line)}."
-            for line in row.evidence
+            for line in claim.evidence
         ]
         lines.append(":::")
     return "\n".join(lines)
 
 
-def _link(row: Row) -> str:
-    return f"{{prf:ref}}`{row.claim}`" if row.chapter else row.claim
+def link(claim: Claim) -> str:
+    """Refer to the theorem of a claim by its number, in MyST; to its id where it has none yet."""
+    return f"{{prf:ref}}`{claim.id}`" if claim.url else claim.id
 
 
-def _mark(row: Row) -> str:
-    return {"holds": "✓ holds", "fails": "✗ fails"}.get(row.status, f"○ {row.status}")
+def mark(status: str) -> str:
+    """Say a status in a sign and in words."""
+    return {"holds": "✓ holds", "fails": "✗ fails"}.get(status, f"○ {status}")

@@ -11,7 +11,7 @@ import yaml
 
 import chapters
 from cltheory.checks import registry
-from cltheory.ledger import blocks, ledger
+from cltheory.claims import blocks
 from cltheory.training import load_record
 
 ROOT = chapters.ROOT
@@ -177,8 +177,8 @@ def test_the_evidence_is_of_the_registered_claims_and_all_of_it_holds():
         for chapter, name in opened(role)
     ]
     assert sorted(found) == sorted(declared)
-    for row in ledger(chapters.EXECUTED):
-        assert row.status == "holds", f"{row.claim}: {row.status}"
+    for claim in chapters.claims():
+        assert claim.status == "holds", f"{claim.id}: {claim.status}"
 
 
 def test_every_recorded_run_is_whole_and_belongs_to_a_chapter():

@@ -1,69 +1,17 @@
-"""The pages that are made from evidence: status, words, the card."""
-
-import json
+"""How evidence is shown: words, the card, the ledger of all claims."""
 
 import pytest
 
-from cltheory import ledger
+from cltheory import claims, ledger
 from cltheory.checks import registry
+from evidence import block, execute, line
 
 
-def line(kind="numeric", holds=True, **measured):
-    defaults = {"worst": 1e-15, "tolerance": 1e-12, "loose": False}
-    return {
-        "kind": kind,
-        "scope": "n = 8",
-        "declared": "|gap| <= 1e-12",
-        "verdict": "holds" if holds else "FAILS",
-        "holds": holds,
-        "measured": measured or defaults,
-    }
-
-
-def block(name, role="claim", holds=True):
-    return {
-        "name": name,
-        "role": role,
-        "holds": holds,
-        "seed": 0,
-        "seconds": 1.25,
-        "evidence": [line(holds=holds), line("twin", least=0.5, margin=0.1, changes="shift")],
-    }
-
-
-def executed(folder, *blocks):
-    outputs = [{"metadata": {"cltheory": b}} for b in blocks]
-    cells = [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown"}]
-    (folder / "chapter.ipynb").write_text(json.dumps({"cells": cells}))
-    return {row.claim: row for row in ledger.ledger(folder)}
-
-
-def test_status_is_computed_from_the_evidence(tmp_path):
-    rows = executed(tmp_path, block("rkhs-finite"), block("representer", holds=False))
-    assert rows["rkhs-finite"].status == "holds"
-    assert rows["representer"].status == "fails"
-    assert rows["mercer-min"].status == "not run"
-    assert list(rows) == list(registry())
-
-
-def test_a_claim_holds_only_if_all_that_it_uses_holds(tmp_path):
-    """neural-eigenmap uses neuralef, which uses kpca-mds-eckart-young, which uses rkhs-finite."""
-    chain = ["rkhs-finite", "kpca-mds-eckart-young", "neuralef", "neural-eigenmap"]
-    assert executed(tmp_path, *map(block, chain))["neural-eigenmap"].status == "holds"
-    rows = executed(tmp_path, block(chain[0], holds=False), *map(block, chain[1:]))
-    assert [rows[claim].status for claim in chain] == ["fails", *["leans on rkhs-finite"] * 3]
-    assert executed(tmp_path, *map(block, chain[1:]))["neuralef"].status == "leans on rkhs-finite"
-
-
-def test_an_observation_alone_is_no_check_and_can_bring_a_claim_down(tmp_path):
-    seen = block("mercer-min", "observation")
-    assert executed(tmp_path, seen)["mercer-min"].status == "not run"
-    seen["holds"] = False
-    assert executed(tmp_path, block("mercer-min"), seen)["mercer-min"].status == "fails"
-
-
-def test_exercises_are_no_evidence_for_claims(tmp_path):
-    assert executed(tmp_path, block("mercer-min", "exercise"))["mercer-min"].status == "not run"
+def gathered(folder, *blocks):
+    execute(folder, *blocks)
+    chapter = claims.Chapter("chapter", "A chapter", "A part", "book/chapter.html")
+    text = "\n".join(f"```{{prf:theorem}} On {claim}\n:label: {claim}\n```" for claim in registry())
+    return claims.gather(folder, {chapter: text})
 
 
 @pytest.mark.parametrize(
@@ -137,17 +85,24 @@ def test_the_renderer_takes_evidence_only():
 def test_a_run_that_is_not_there_is_not_listed_as_evidence(tmp_path):
     waiting = block("mercer-min", "observation")
     waiting["evidence"] = [{**line("recorded"), "measured": {}}]
-    rows = executed(tmp_path, block("mercer-min"), waiting)
-    table = ledger.markdown([rows["mercer-min"]]).split(":::")[0]
-    assert "checked numerically" in table
-    assert "recorded" not in table
+    page = ledger.markdown(gathered(tmp_path, block("mercer-min"), waiting))
+    row = next(row for row in page.splitlines() if "`mercer-min` |" in row)
+    assert "checked numerically" in row
+    assert "recorded" not in row
 
 
 def test_the_ledger_page_names_every_claim_with_its_source(tmp_path):
-    rows = executed(tmp_path, *map(block, registry()))
-    page = ledger.markdown(list(rows.values()))
-    assert page.startswith(f"**{len(rows)} of {len(rows)} claims hold**")
+    found = gathered(tmp_path, *map(block, registry()))
+    page = ledger.markdown(found)
+    assert page.startswith(f"**{len(found)} of {len(found)} claims hold**")
     for claim, entry in registry().items():
         assert f"{{prf:ref}}`{claim}`" in page
         assert entry["source"] in page
     assert "✗" not in page
+
+
+def test_a_card_shows_nothing_that_another_run_of_the_same_code_would_change():
+    slow = {**block("rkhs-finite"), "seconds": 98.7}
+    assert ledger.card(slow).astext() == ledger.card(block("rkhs-finite")).astext()
+    reseeded = {**block("rkhs-finite"), "seed": 7}
+    assert "Seed 7." in ledger.card(reseeded).astext()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -19,6 +20,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
+
+from cltheory.claims import Chapter, Claims, gather
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cltheory"
@@ -38,21 +41,47 @@ _BLOCK = re.compile(r"\b(claim|observation|exercise)\(\s*[\"']([^\"']+)[\"']")
 @cache
 def chapters() -> dict[str, Path]:
     """Return the chapters of ``_toc.yml`` that hold code, by name."""
-    found = {}
-    for file in _files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))):
-        path = ROOT / f"{file}.md"
-        if "{code-cell}" in path.read_text(encoding="utf-8"):
-            found[path.stem] = path
-    return found
+    paths = (ROOT / f"{file}.md" for file in parts())
+    return {path.stem: path for path in paths if "{code-cell}" in _text(path)}
 
 
-def _files(node: object) -> list[str]:
+def parts() -> dict[str, str]:
+    """Return the caption of the part that holds each page of ``_toc.yml``, in reading order."""
+    return dict(_files(yaml.safe_load(_text(ROOT / "_toc.yml"))))
+
+
+def _files(node: object, part: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(node, list):
-        return [file for entry in node for file in _files(entry)]
-    if isinstance(node, dict):
-        own = [node[key] for key in ("root", "file") if key in node]
-        return own + [file for value in node.values() for file in _files(value)]
-    return []
+        for entry in node:
+            yield from _files(entry, part)
+    elif isinstance(node, dict):
+        part = node.get("caption", part)
+        yield from ((node[key], part) for key in ("root", "file") if key in node)
+        for value in node.values():
+            yield from _files(value, part)
+
+
+@cache
+def claims() -> Claims:
+    """Return what this run says of all claims: gathered once a build, for every page."""
+    book = {}
+    for name, path in chapters().items():
+        page = path.relative_to(ROOT).with_suffix("").as_posix()
+        text = _text(path)
+        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+        title = heading[1] if heading else name
+        book[Chapter(name, title, parts()[page], f"{page}.html")] = text
+    return gather(EXECUTED, book, commit=commit())
+
+
+def commit() -> str:
+    """Return the git commit of the book, ``-dirty`` if files differ from it, or ``unknown``."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=64", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def blocks(source: str) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parent.parent))
 
 import chapters
 
@@ -94,10 +95,8 @@ def _state():
     if goal.startswith("chapter:"):
         page = next((BUILD / "chapter").rglob(f"{goal[8:]}.html"), None)
         return f"The chapter stands: {page}"
-    from cltheory.ledger import ledger
-
-    rows = ledger(chapters.EXECUTED)
-    held = f"{sum(row.status == 'holds' for row in rows)} of {len(rows)} claims hold"
+    claims = chapters.claims()
+    held = f"{sum(claim.status == 'holds' for claim in claims)} of {len(claims)} claims hold"
     if goal == "book":
         return f"The book stands: {held}. First page: {PAGE.as_uri()}"
     if goal == "site-test":
@@ -215,11 +214,10 @@ def task_book():
         "doc": "pages",
         "actions": [CmdAction(_render)],
         "file_dep": [
-            *_files("book/**/*.*", "_*.yml", "tools/pages.py", "tools/chapters.py"),
-            *_files("cltheory/*.py", "cltheory/claims.yml"),
+            *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
             *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
         ],
-        "uptodate": [config_changed(STRICT)],
+        "uptodate": [config_changed(f"{STRICT} {chapters.commit()}")],
         "task_dep": ["execute"],
         "targets": [str(PAGE)],
         "meta": {"mend": "edit the file named above; then `make book`"},

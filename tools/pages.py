@@ -75,7 +75,7 @@ class Ledger(SphinxDirective):
     def run(self):
         for path in (*chapters.EXECUTED.glob("*.ipynb"), chapters.PACKAGE / "claims.yml"):
             self.env.note_dependency(str(path))
-        text = ledger.markdown(ledger.ledger(chapters.EXECUTED))
+        text = ledger.markdown(chapters.claims())
         node = nodes.container(classes=["ledger-page"])
         self.state.nested_parse(StringList(text.splitlines(), "ledger"), 0, node)
         return [node]
