@@ -6,14 +6,20 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
+import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 import pytest
 
 import chapters
+from cltheory.checks import SEED_VARIABLE
+from cltheory.claims import versions
 
 
 def pytest_addoption(parser):
@@ -29,7 +35,9 @@ class Keeper:
     def __init__(self, name):
         self.name, self.start = name, time.perf_counter()
         # Taken before the run: an edit made while the chapter runs must make it stale.
-        self.key = chapters.key(name)
+        self.key, self.commit = chapters.key(name), chapters.commit()
+        self.date = datetime.now(UTC).isoformat(timespec="seconds")
+        self.device = "unknown"
         self.cells = {}
 
     @pytest.hookimpl(hookwrapper=True)
@@ -42,6 +50,11 @@ class Keeper:
             report.outcome = "failed"
             report.longrepr = f"cell {item.cell_num} of {self.name} has no accepted lines"
         self.cells[item.cell_num] = (item.test_outputs, report.passed)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item, nextitem):
+        if nextitem is None and all(ok for _, ok in self.cells.values()):
+            self.device = ask(item.parent.kernel, where_it_trained)
 
     def pytest_sessionfinish(self, session):
         executed = chapters.EXECUTED / f"{self.name}.ipynb"
@@ -56,6 +69,11 @@ class Keeper:
             "key": self.key,
             "code": chapters.code_key(made),
             "seconds": round(time.perf_counter() - self.start, 1),
+            "date": self.date,
+            "commit": self.commit,
+            "device": self.device,
+            "versions": versions(),
+            "seed": int(os.environ.get(SEED_VARIABLE, "0")),
         }
         passed = len(self.cells) == len(code) and all(ok for _, ok in self.cells.values())
         keep, drop = (executed, rejected) if passed else (rejected, executed)
@@ -64,6 +82,25 @@ class Keeper:
         part = keep.with_suffix(".part")
         part.write_text(nbformat.writes(made, version=4), encoding="utf-8")
         Path(part).replace(keep)
+
+
+def ask(kernel, question):
+    """Call a function in the kernel that ran the chapter: it knows what it ran on."""
+    reply = kernel.kc.execute(
+        inspect.getsource(question),
+        silent=True,
+        user_expressions={"answer": f"{question.__name__}()"},
+        reply=True,
+        timeout=60,
+    )
+    return ast.literal_eval(reply["content"]["user_expressions"]["answer"]["data"]["text/plain"])
+
+
+def where_it_trained():
+    import sys
+
+    training = sys.modules.get("cltheory.training")
+    return training._device_words() if training else "CPU"
 
 
 def _output(out, count):
