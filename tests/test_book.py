@@ -13,6 +13,7 @@ import chapters
 from cltheory.checks import registry
 from cltheory.claims import blocks
 from cltheory.training import load_record
+from drawing import plain
 
 ROOT = chapters.ROOT
 NAMES = sorted(chapters.chapters())
@@ -72,6 +73,30 @@ def test_every_claim_has_one_theorem_one_check_and_they_share_a_chapter():
     assert sorted(label for _, label in theorems) == sorted(registry())
     assert sorted(label for _, label in checks) == sorted(registry()), "one check a claim, no more"
     assert sorted(theorems) == sorted(checks)
+
+
+def test_titles_and_places_are_those_of_the_theorems():
+    for claim in chapters.claims():
+        lines = chapters.chapters()[claim.chapter].read_text(encoding="utf-8").splitlines()
+        label = lines.index(f":label: {claim.id}")
+        assert lines[label - 1].endswith(f"{{prf:theorem}} {claim.title}")
+        assert claim.title
+        page, _, anchor = claim.url.partition("#")
+        assert (chapters.ROOT / page).with_suffix(".md").name == f"{claim.chapter}.md"
+        assert anchor == claim.id
+
+
+def test_chapters_stand_in_the_order_and_the_parts_of_the_contents():
+    toc = (chapters.ROOT / "_toc.yml").read_text(encoding="utf-8")
+    found = chapters.claims().chapters
+    places = [toc.index(chapter.url.removesuffix(".html")) for chapter in found]
+    assert places == sorted(places)
+    for chapter, place in zip(found, places, strict=True):
+        assert re.findall(r"caption: (.+)", toc[:place])[-1] == chapter.part
+
+
+def test_no_title_needs_more_than_the_signs_of_a_formula_taken_out():
+    assert [c.id for c in chapters.claims() if set("\\$_^{}") & set(plain(c.title))] == []
 
 
 def test_observations_and_exercises_belong_to_something():

@@ -147,7 +147,3 @@ def test_two_drawings_are_equal_to_the_byte_and_titles_are_escaped():
     drawn = graph.whole(replace(found, claims=[first, *found.claims[1:]]), PAGE)
     assert "Small &amp; &lt;b&gt; k&lt;1" in drawn
     assert "<b>" not in drawn
-
-
-def test_no_title_needs_more_than_the_signs_of_a_formula_taken_out():
-    assert [c.id for c in chapters.claims() if set("\\$_^{}") & set(drawing.plain(c.title))] == []

@@ -195,7 +195,7 @@ def task_structure():
         "actions": [f"{PYTHON} -m pytest -q tests/test_book.py"],
         "file_dep": [
             *_files("book/**/*", "notebooks/*.ipynb", "cltheory/claims.yml", "_*.yml", "*.md"),
-            *_files("tests/test_book.py", "tools/*.py", "cltheory/ledger.py"),
+            *_files("tests/test_book.py", "tools/*.py", "cltheory/claims.py"),
             *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
         ],
         "task_dep": ["execute"],

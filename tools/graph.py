@@ -48,7 +48,7 @@ def excerpt(claims: Claims, chapter: Chapter) -> str:
         rows += _group(claims, heading, there, chapter.url)
     uses = [pair for pair in _uses(claims, rows) if ids & set(pair)]
     drawn = draw(rows, uses, f"Map of the claims of this chapter: {chapter.title}")
-    words = f"{len(own)}, which use {len(used)} from other chapters; {len(users)} there use them"
+    words = f"{len(own)} here, {len(used)} used from other chapters, used by {len(users)} there"
     return (
         '<details class="chapter-map"><summary>Map of the claims '
         f"<span>({words})</span></summary>\n{drawn}\n"
@@ -107,7 +107,8 @@ def insert(app, doctree) -> None:
 
 def outdated(app, env, added, changed, removed):
     """Read again the pages whose map is not the one that they show."""
-    now = {**_excerpts(), MAP.removesuffix(".html"): chapters.claims().to_json()}
+    whole_map = whole(chapters.claims(), MAP) + table(chapters.claims())
+    now = {**_excerpts(), MAP.removesuffix(".html"): whole_map}
     before = getattr(env, "claim_maps", {})
     env.claim_maps = now
     return [page for page in now if page in env.found_docs and now[page] != before.get(page)]
@@ -127,7 +128,8 @@ def _group(claims: Claims, heading: str, ids: set[str], page: str) -> list[Headi
     rows: list[Heading | Line] = []
     for chapter in claims.chapters:
         if found := [claim for claim in _of(claims, chapter) if claim.id in ids]:
-            rows.append(Heading(chapter.title, _way(page, chapter.url)))
+            if chapter.url != page:
+                rows.append(Heading(chapter.title, _way(page, chapter.url)))
             rows += [Line(claim, _way(page, claim.url)) for claim in found]
     return [Heading(heading), *rows] if rows else []
 
