@@ -68,6 +68,10 @@ def test_an_observation_alone_is_no_check_and_can_bring_a_claim_down(tmp_path):
 
 def test_exercises_are_no_evidence_for_claims(tmp_path):
     assert gathered(tmp_path, block("mercer-min", "exercise"))["mercer-min"].status == "not run"
+    wrong = block("mercer-min", "exercise", holds=False)
+    found = gathered(tmp_path, block("mercer-min"), wrong)["mercer-min"]
+    assert found.status == "holds"
+    assert found.evidence == block("mercer-min")["evidence"]
 
 
 def test_used_by_is_uses_turned_round():

@@ -4,9 +4,12 @@ A project of two one-claim chapters is laid out in a temporary folder, with this
 """
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import nbformat
@@ -111,6 +114,14 @@ def test_the_whole_path_of_a_chapter(project):
     assert "+rkhs-finite | symbolic | one case | simplifies to 0 | holds" in taken.stdout
     second = doit(project, "execute")
     assert second.returncode == 0, second.stdout
+    kept = nbformat.read(project / "_build" / "executed" / "one.ipynb", as_version=4)
+    facts = kept.metadata["cltheory"]
+    assert facts["device"] == "CPU", "the chapter trains nothing"
+    assert facts["seed"] == int(os.environ.get("CLTHEORY_SEED", "0"))
+    assert facts["seconds"] > 0
+    assert re.fullmatch(r"[0-9a-f]{40,}(-dirty)?|unknown", facts["commit"])
+    assert datetime.fromisoformat(facts["date"]).utcoffset() == timedelta(0)
+    assert facts["versions"]["python"] == platform.python_version()
 
     third = doit(project, "execute")
     assert "= chapter one" in third.stdout
