@@ -26,6 +26,7 @@ ROOT = chapters.ROOT
 BUILD = ROOT / "_build"
 BUILD.mkdir(exist_ok=True)
 PAGE = BUILD / "html" / "index.html"
+OF_THE_BOOK = ("tests/test_book.py", "tests/test_exercises.py")  # they read the chapters' text
 # One thread a process: steps run side by side. The tree's own package, whatever is installed.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), str(ROOT)])
@@ -175,12 +176,11 @@ def task_types():
 
 def task_unit():
     """The package against independent re-derivations"""
-    skipped = "--ignore=tests/test_book.py --ignore=tests/site"
+    skipped = "".join(f" --ignore={path}" for path in [*OF_THE_BOOK, "tests/site"])
     return {
         "doc": "unit tests",
         "actions": [
-            f"{PYTHON} -m pytest -q -n 2 "
-            f"--dist=worksteal --doctest-modules {skipped} tests cltheory"
+            f"{PYTHON} -m pytest -q -n 2 --dist=worksteal --doctest-modules{skipped} tests cltheory"
         ],
         "file_dep": _files("cltheory/*", "tests/*.py", "tools/*.py", "*.toml", "constraints.txt"),
         "task_dep": ["execute"],
@@ -192,10 +192,10 @@ def task_structure():
     """Registry, labels, checks and evidence fit together"""
     return {
         "doc": "structure of the book",
-        "actions": [f"{PYTHON} -m pytest -q tests/test_book.py"],
+        "actions": [f"{PYTHON} -m pytest -q {' '.join(OF_THE_BOOK)}"],
         "file_dep": [
             *_files("book/**/*", "notebooks/*.ipynb", "cltheory/claims.yml", "_*.yml", "*.md"),
-            *_files("tests/test_book.py", "tools/*.py", "cltheory/claims.py"),
+            *_files(*OF_THE_BOOK, "tools/*.py", "cltheory/claims.py"),
             *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
         ],
         "task_dep": ["execute"],
