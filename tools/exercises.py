@@ -106,10 +106,10 @@ def summary(exercises: list[Exercise], held: dict[str, bool]) -> str:
 
 def table(exercises: list[Exercise], held: dict[str, bool]) -> str:
     """Write the exercises of one chapter as a table, in MyST."""
-    lines = ["| exercise | level | touches | graded solution |", "|---|---|---|---|"]
+    lines = ["| exercise | level | touches | solution |", "|---|---|---|---|"]
     for exercise in exercises:
         link = f"{{numref}}`{{number}} {exercise.title} <{exercise.label}>`"
-        claims = ", ".join(f"{{prf:ref}}`{claim}` `{claim}`" for claim in exercise.claims)
+        claims = " · ".join(f"{{prf:ref}}`{claim}` `{claim}`" for claim in exercise.claims)
         mark = {True: "✓ holds", False: "✗ fails", None: "○ not run"}[held.get(exercise.label)]
         lines.append(f"| {link} | {exercise.level} | {claims} | {mark} |")
     return "\n".join(lines)
