@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx_exercise.nodes import is_exercise_node
 
 import chapters
-from cltheory import ledger
+from cltheory.claims import blocks
 from cltheory.checks import registry
 
 LEVELS = {
@@ -88,8 +88,8 @@ def _exercise(fences: list[tuple[str, str, str, str]]) -> Exercise:
 
 def verdicts() -> dict[str, bool]:
     """Say by label whether the graded solution held in the run."""
-    blocks = ledger.blocks(chapters.EXECUTED)
-    return {block["name"]: block["holds"] for _, block in blocks if block["role"] == "exercise"}
+    run = [block for _, block in blocks(chapters.EXECUTED)]
+    return {block["name"]: block["holds"] for block in run if block["role"] == "exercise"}
 
 
 def summary(exercises: list[Exercise], held: dict[str, bool]) -> str:
