@@ -49,10 +49,11 @@ _LEAST = {torch.float32: -80.0, torch.float64: -900.0}
 _NORMAL = {torch.float32: -126.0, torch.float64: -1022.0}
 
 Offsets = tuple[int, ...]
+"""Pairs that a sum leaves out, by the offset j - i of their rows."""
 
 
 def softplus(x: Tensor) -> Tensor:
-    r"""Return :math:`\log(1 + e^x)`, to rounding in float64 too.
+    r"""Return :math:`\log(1 + e^x)` entry by entry, to rounding in float64 too.
 
     Examples
     --------

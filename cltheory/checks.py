@@ -59,11 +59,18 @@ SEED_VARIABLE = "CLTHEORY_SEED"
 Kind = Literal[
     "symbolic", "numeric", "bound", "rate", "counterexample", "observed", "recorded", "twin"
 ]
+"""What a line of evidence can be."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One line of evidence: what was declared, the verdict, and what was measured."""
+    """One line of evidence: what was declared, the verdict, and what was measured.
+
+    Examples
+    --------
+    >>> Evidence("twin", "a wrong constant", "off by >= 0.1", "refuted", holds=True).kind
+    'twin'
+    """
 
     kind: Kind
     scope: str
@@ -86,7 +93,13 @@ class _Falsifiable:
 
 @cache
 def registry() -> dict[str, dict[str, Any]]:
-    """Return the claims of ``claims.yml`` by id: ``source``, ``of_source`` and ``uses``."""
+    """Return the claims of ``claims.yml`` by id: ``source``, ``of_source`` and ``uses``.
+
+    Examples
+    --------
+    >>> registry()["nystrom"]["uses"]
+    ['rkhs-finite']
+    """
     import yaml
 
     text = files("cltheory").joinpath("claims.yml").read_text(encoding="utf-8")
@@ -100,6 +113,28 @@ class Block:
     ----------
     evidence : list of Evidence
         What has been gathered so far, with what was measured.
+
+    Raises
+    ------
+    EvidenceError
+        On leaving the block: if evidence fails, or there is none, or no twin. On the way: if a
+        twin changes none or several things, a margin is not well above the tolerance that it
+        controls, or a case gives NaN, infinity or nothing.
+
+    Examples
+    --------
+    >>> import torch
+    >>> def gap(rng, *, factor=2.0):
+    ...     x = torch.rand(3, generator=rng)
+    ...     return (x + x) - factor * x
+    >>> with exercise("doubling") as c:
+    ...     c.numeric("three numbers", gap, cases=5, atol=1e-6)
+    ...     c.twin("a wrong factor", factor=2.1, margin=1e-3)
+    doubling | numeric | three numbers, 5 cases | |gap| <= 1e-06 | holds
+    doubling | twin | a wrong factor | changes factor | off by >= 0.001 in every case | refuted
+    doubling | holds
+    >>> c.evidence[0].measured["worst"]
+    0.0
     """
 
     def __init__(self, name: str, role: Literal["claim", "observation", "exercise"]) -> None:
@@ -443,17 +478,39 @@ def claim(claim_id: str) -> Block:
     ------
     ValueError
         If the id is not registered.
+
+    Examples
+    --------
+    >>> claim("no-such-claim")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: claim_id was 'no-such-claim'; it should be one of ...
     """
     return Block(_known(claim_id), "claim")
 
 
 def observation(claim_id: str) -> Block:
-    """Open the comparison of a training run with a number of the theory of ``claim_id``."""
+    """Open the comparison of a training run with a number of the theory of ``claim_id``.
+
+    Examples
+    --------
+    >>> with observation("mercer-min") as o:
+    ...     o.observed("one number", trained=0.99, untrained=0.3, theory=1.0, atol=0.02)
+    mercer-min | observed | one number | within 0.02 of the theory, untrained off by >= 0.2 | holds
+    mercer-min | holds
+    """
     return Block(_known(claim_id), "observation")
 
 
 def exercise(name: str) -> Block:
-    """Open the grading of an exercise, by the rules of :func:`claim`."""
+    """Open the grading of an exercise, by the rules of :func:`claim`.
+
+    Examples
+    --------
+    >>> with exercise("empty") as c:
+    ...     pass
+    Traceback (most recent call last):
+    cltheory._measure.EvidenceError: empty: no evidence
+    """
     return Block(name, "exercise")
 
 

@@ -25,14 +25,28 @@ from cltheory import _validate
 
 
 class LabelledImages(NamedTuple):
-    """Images with pixels in [0, 1], grey or of several channels, and the class of each."""
+    """Images with pixels in [0, 1], grey or of several channels, and the class of each.
+
+    Examples
+    --------
+    >>> images, labels = digits()
+    >>> images.shape, labels.unique()
+    (torch.Size([1797, 8, 8]), tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
+    """
 
     images: Float[Tensor, "n *channels height width"]
     labels: Int[Tensor, " n"]
 
 
 class Patches(NamedTuple):
-    """Patches of zeros and ones in images: how often each image shows each pattern, and where."""
+    """Patches of zeros and ones in images: how often each image shows each pattern, and where.
+
+    Examples
+    --------
+    >>> counts, patterns, states = digit_patches(size=2)
+    >>> patterns.shape  # every pattern of four pixels
+    torch.Size([16, 2, 2])
+    """
 
     counts: Float[Tensor, "n states"]
     patterns: Float[Tensor, "states size size"]

@@ -28,7 +28,15 @@ MARKERS = ("o", "s", "^", "D")
 
 
 def style() -> None:
-    """Set Matplotlib's parameters: type, grid, resolution, colours."""
+    """Set Matplotlib's parameters: type, grid, resolution, colours.
+
+    Examples
+    --------
+    >>> with mpl.rc_context():
+    ...     style()
+    ...     mpl.rcParams["axes.grid"]
+    True
+    """
     mpl.rcParams.update(
         {
             "axes.axisbelow": True,
@@ -62,13 +70,30 @@ def panels(columns: int, rows: int = 1, *, height: float = 3.0) -> Any:
     -------
     matplotlib.axes.Axes or numpy.ndarray of Axes
         The panels.
+
+    Examples
+    --------
+    >>> axes = panels(2, height=2.5)
+    >>> axes.shape, axes[0].figure.get_size_inches()
+    ((2,), array([7.2, 2.5]))
+    >>> plt.close(axes[0].figure)
     """
     _, axes = plt.subplots(rows, columns, figsize=(7.2 if columns > 1 else 5.0, rows * height))
     return axes
 
 
 def matrix(axes: Axes, values: Float[Tensor, "n m"], *, symmetric: bool = False) -> None:
-    """Draw a matrix with a colour bar; ``symmetric`` centres the colours at zero."""
+    """Draw a matrix with a colour bar; ``symmetric`` centres the colours at zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> axes = panels(1)
+    >>> matrix(axes, torch.tensor([[1.0, -3.0], [0.0, 2.0]]), symmetric=True)
+    >>> axes.images[0].get_clim()
+    (-3.0, 3.0)
+    >>> plt.close(axes.figure)
+    """
     limit = float(values.abs().max())
     options: dict[str, Any] = (
         {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if symmetric else {"cmap": "viridis"}
@@ -81,7 +106,15 @@ def matrix(axes: Axes, values: Float[Tensor, "n m"], *, symmetric: bool = False)
 
 @dataclass(frozen=True)
 class Frame:
-    """A stage of a :class:`Stepper`: a short label, words for those who do not see it, a figure."""
+    """A stage of a :class:`Stepper`: a short label, words for those who do not see it, a figure.
+
+    Examples
+    --------
+    >>> frame = Frame("start", "Points all over a circle.", plt.figure())
+    >>> frame.label
+    'start'
+    >>> plt.close(frame.figure)
+    """
 
     label: str
     alt: str
@@ -109,6 +142,12 @@ class Stepper:
     ------
     ValueError
         If there are fewer than two frames.
+
+    Examples
+    --------
+    >>> frames = [Frame(f"step {k}", f"Points after {k} steps.", plt.figure()) for k in (0, 10)]
+    >>> Stepper("points", frames, caption="Points spread over a circle.")
+    Stage: step 0 | step 10
     """
 
     def __init__(

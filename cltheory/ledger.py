@@ -43,7 +43,14 @@ def figure(value: float) -> str:
 
 
 def sentence(line: Mapping[str, Any]) -> str:
-    """Say in words what was measured on one line of evidence, beside what was declared."""
+    """Say in words what was measured on one line of evidence, beside what was declared.
+
+    Examples
+    --------
+    >>> measured = {"worst": 2e-15, "tolerance": 1e-12, "loose": False}
+    >>> sentence({"kind": "numeric", "holds": True, "measured": measured})
+    'largest gap 2·10⁻¹⁵, allowed 10⁻¹²'
+    """
     m = line["measured"]
     kind = line["kind"]
     if kind == "symbolic":
@@ -77,7 +84,15 @@ def sentence(line: Mapping[str, Any]) -> str:
 
 
 class EvidenceRenderer:
-    """The plugin of MyST-NB that draws a block of evidence as a card."""
+    """The plugin of MyST-NB that draws a block of evidence as a card.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> output = SimpleNamespace(output_metadata={}, mime_type="text/plain")
+    >>> EvidenceRenderer.handle_mime(None, output, inline=False) is None  # no evidence in it
+    True
+    """
 
     mime_priority_overrides: ClassVar[list[tuple[str, str, int | None]]] = []
 
@@ -91,7 +106,14 @@ class EvidenceRenderer:
 
 
 def card(block: Mapping[str, Any]) -> nodes.Element:
-    """Draw a block of evidence: what is claimed, how it was checked, when it breaks."""
+    """Draw a block of evidence: what is claimed, how it was checked, when it breaks.
+
+    Examples
+    --------
+    >>> block = {"name": "nystrom", "role": "claim", "holds": True, "evidence": []}
+    >>> card({**block, "seed": 0, "seconds": 0.5})["classes"]
+    ['evidence', 'evidence-claim', 'evidence-holds']
+    """
     from docutils import nodes
 
     state = "holds" if block["holds"] else "fails"
@@ -152,7 +174,15 @@ def _capital(words: str) -> str:
 
 
 def markdown(claims: Claims) -> str:
-    """Write the ledger in MyST: a table of all claims, then each claim's evidence."""
+    """Write the ledger in MyST: a table of all claims, then each claim's evidence.
+
+    Examples
+    --------
+    >>> from cltheory.claims import gather
+    >>> unread = gather(Path("no chapter was run"), {})
+    >>> markdown(unread).startswith("**0 of ")
+    True
+    """
     held = sum(claim.status == "holds" for claim in claims)
     lines = [
         f"**{held} of {len(claims)} claims hold** in the run that made these pages.",

@@ -47,14 +47,28 @@ _SEED = {"rng": 0} if "rng" in inspect.signature(eigsh).parameters else {}
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenvalues, descending, and eigenvectors in columns."""
+    """Eigenvalues, descending, and eigenvectors in columns.
+
+    Examples
+    --------
+    >>> values, vectors = top_eigenpairs(torch.diag(torch.tensor([1.0, 5.0])), rank=1)
+    >>> values, vectors.T
+    (tensor([5.]), tensor([[0., 1.]]))
+    """
 
     values: Float[Tensor, " rank"]
     vectors: Float[Tensor, "n rank"]
 
 
 class FunkHecke(NamedTuple):
-    """Eigenvalues of degree 0, 1, ... and the dimensions of their eigenspaces."""
+    """Eigenvalues of degree 0, 1, ... and the dimensions of their eigenspaces.
+
+    Examples
+    --------
+    >>> eigenvalues, multiplicities = funk_hecke(lambda t: t, dim=3, max_degree=1)
+    >>> multiplicities  # the constants, and the three coordinates
+    tensor([1, 3])
+    """
 
     eigenvalues: Float[Tensor, " degrees"]
     multiplicities: Int[Tensor, " degrees"]
@@ -62,7 +76,13 @@ class FunkHecke(NamedTuple):
 
 @dataclass(frozen=True)
 class Expansion:
-    """Eigenvalues and eigenfunctions of a kernel under a measure."""
+    """Eigenvalues and eigenfunctions of a kernel under a measure.
+
+    Examples
+    --------
+    >>> brownian(2).eigenvalues  # 4 / pi^2 and 4 / (9 pi^2)
+    tensor([0.4053, 0.0450], dtype=torch.float64)
+    """
 
     eigenvalues: Float[Tensor, " n"]
     eigenfunctions: Callable[[Tensor], Float[Tensor, "m n"]] = field(repr=False)
@@ -187,7 +207,16 @@ def kernel_pca(gram: Float[Tensor, "n n"], rank: int) -> Float[Tensor, "n rank"]
 
 @dataclass(frozen=True)
 class Nystrom:
-    """Approximate Mercer expansion under the law of a sample; made by `nystrom`."""
+    """Approximate Mercer expansion under the law of a sample; made by `nystrom`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0], [2.0]])
+    >>> features = nystrom(kernels.linear(), x, rank=2).features(x)
+    >>> features @ features.T  # all points are landmarks: nothing is lost
+    tensor([[1.0000, 2.0000],
+            [2.0000, 4.0000]])
+    """
 
     kernel: kernels.Kernel
     landmarks: Tensor = field(repr=False)

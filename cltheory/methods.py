@@ -131,6 +131,17 @@ def quality(
     dict of float
         ``probe`` (accuracy), ``alignment``, ``uniformity``, ``effective_rank``, ``wasserstein``,
         ``energy`` (energy distance to the uniform law), ``mmd`` (with the kernel of `uniformity`).
+
+    Examples
+    --------
+    >>> from cltheory import networks
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> images = torch.rand(20, 8, 8, generator=generator)
+    >>> some = LabelledImages(images, torch.arange(20) % 2)
+    >>> net = networks.ConvNet((8, 8), [4], 3, generator=generator)
+    >>> figures = quality(net, some, some, lambda x, generator: x, generator=generator)
+    >>> figures["alignment"], 1 <= figures["effective_rank"] <= 3  # views that do not differ
+    (0.0, True)
     """
     z = embed(net, test.images)
     some = test.images[:points]

@@ -136,7 +136,14 @@ def lbfgs(
 
 @dataclass(frozen=True)
 class Minima:
-    """What descent from many starts found, the best first: values, and points with unit rows."""
+    """What descent from many starts found, the best first: values, and points with unit rows.
+
+    Examples
+    --------
+    >>> found = Minima(torch.tensor([-1.0, -0.5]), torch.eye(2)[:, None])
+    >>> found.value, found.point
+    (-1.0, tensor([[1., 0.]]))
+    """
 
     values: Float[Tensor, " starts"]
     points: Float[Tensor, "starts *shape dim"]

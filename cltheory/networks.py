@@ -2,6 +2,7 @@ r"""Small networks: perceptrons, one or many side by side; convolutions; wide tw
 
 Weights are drawn from an explicit :class:`torch.Generator` on that generator's device (the CPU
 without one), so that a seed gives the same network on every machine; move it with ``.to(device)``.
+A size, an activation or points that do not fit raise a ValueError that names them.
 """
 
 from __future__ import annotations

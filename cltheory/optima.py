@@ -226,6 +226,11 @@ def search(
     Minima
         With points of shape (starts, 2, n_pairs, dim).
 
+    Raises
+    ------
+    ValueError
+        If the loss is not known, or an argument is out of range.
+
     Examples
     --------
     >>> found = search("dhel", 2, 3, temperature=1.0, generator=torch.Generator().manual_seed(0))

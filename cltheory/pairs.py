@@ -11,7 +11,8 @@ which share their eigenvalues :math:`1 = \lambda_1 \ge \lambda_2 \ge \dots \ge -
 :math:`(T f)(x) = \mathbb E_{z \sim p}[K_+(x, z) f(z)]` on :math:`L^2(p)` [1]_ [2]_.
 
 Named models, for examples and tests: :func:`clusters`, :func:`von_mises_ring`,
-:func:`overlapping_ring`, :func:`swap`, :func:`conditionally_independent`, :func:`generic`.
+:func:`overlapping_ring`, :func:`swap`, :func:`conditionally_independent`, :func:`generic`. Their
+parameters out of range raise a ValueError that names them.
 
 References
 ----------
@@ -34,14 +35,28 @@ from cltheory import _validate
 
 
 class MercerPairs(NamedTuple):
-    """Eigenvalues, descending, and eigenfunctions in columns, orthonormal in L2(p)."""
+    """Eigenvalues, descending, and eigenfunctions in columns, orthonormal in L2(p).
+
+    Examples
+    --------
+    >>> eigenvalues, eigenfunctions = PairModel(torch.tensor([[0.4, 0.1], [0.1, 0.4]])).mercer()
+    >>> eigenvalues  # one, and how much a view tells of the other
+    tensor([1.0000, 0.6000])
+    """
 
     eigenvalues: Float[Tensor, " n"]
     eigenfunctions: Float[Tensor, "n n"]
 
 
 class CanonicalPairs(NamedTuple):
-    """Singular values, descending, and functions in columns, orthonormal in L2 of each side."""
+    """Singular values, descending, and functions in columns, orthonormal in L2 of each side.
+
+    Examples
+    --------
+    >>> independent = torch.full((2, 3), 1 / 6)
+    >>> canonical_pairs(independent).singular_values.round(decimals=4)
+    tensor([1., 0.])
+    """
 
     singular_values: Float[Tensor, " r"]
     left: Float[Tensor, "n r"]

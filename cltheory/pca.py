@@ -17,7 +17,14 @@ from cltheory import _validate
 
 
 class Eigenspace(NamedTuple):
-    """The leading eigenspace of C: vectors in columns, eigenvalues that may differ from 0."""
+    """The leading eigenspace of C: vectors in columns, eigenvalues that may differ from 0.
+
+    Examples
+    --------
+    >>> values, vectors, gap = eigenspace(torch.eye(2), torch.diag(torch.tensor([3.0, 1.0])), 1)
+    >>> values, gap
+    (tensor([3., 1.]), tensor(2.))
+    """
 
     values: Float[Tensor, "*stack n"]
     vectors: Float[Tensor, "*stack width rank"]
@@ -168,6 +175,12 @@ def orthonormal(w: Float[Tensor, "*stack n k"], name: str) -> None:
     ------
     ValueError
         With the deviation, if they are not.
+
+    Examples
+    --------
+    >>> orthonormal(2 * torch.eye(3), "readout")
+    Traceback (most recent call last):
+    ValueError: readout must have orthonormal columns, got some off by 3
     """
     if w.ndim < 2 or w.shape[-1] > w.shape[-2]:
         raise ValueError(f"{name} must have orthonormal columns, got shape {tuple(w.shape)}")

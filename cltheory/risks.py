@@ -26,6 +26,7 @@ from cltheory import _validate
 from cltheory.pairs import PairModel
 
 Method = Literal["enumeration", "laplace"]
+"""How the expectation over negatives is taken; the values agree to rounding."""
 
 LARGEST_ENUMERATION = 20_000_000
 """Most terms that an enumeration may have."""
@@ -48,6 +49,14 @@ def nce_binary(
     ------
     ValueError
         If the critic is not finite or of another shape than the joint law, or `nu` not above 0.
+
+    Examples
+    --------
+    >>> model = PairModel(torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+    >>> nce_binary(model, torch.zeros(2, 2))  # a critic that knows nothing: 2 log 2
+    tensor(1.3863)
+    >>> nce_binary(model, model.kernel.log())  # the minimiser
+    tensor(1.2850)
     """
     _require_critic(model, critic)
     _validate.positive(nu, "nu")
@@ -90,6 +99,15 @@ def info_nce(
     ValueError
         If the critic is not finite or of another shape than the joint law, K is below 2, the
         proposal is no law on the states, or an enumeration has too many terms.
+
+    Examples
+    --------
+    >>> model = PairModel(torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+    >>> info_nce(model, torch.zeros(2, 2), candidates=4)  # log 4
+    tensor(1.3863)
+    >>> bound = math.log(4) - info_nce(model, model.kernel.log(), candidates=4)
+    >>> bound, model.mutual_information()
+    (tensor(0.1458), tensor(0.1927))
     """
     _validate.integer(candidates, "candidates", 2)
     law, scores = _negatives(model, critic, proposal)
@@ -111,6 +129,13 @@ def dcl(
     For one negative it is linear in s and has no minimiser (Yeh et al. 2021, arXiv 2110.06848, who
     use it with features of unit length). Parameters and errors as for :func:`info_nce`, K =
     `candidates` still counting the positive.
+
+    Examples
+    --------
+    >>> model = PairModel(torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+    >>> critic = model.kernel.log()
+    >>> dcl(model, critic, candidates=2), dcl(model, 2 * critic, candidates=2)  # linear
+    (tensor(-0.4159), tensor(-0.8318))
     """
     _validate.integer(candidates, "candidates", 2)
     law, scores = _negatives(model, critic, proposal)
@@ -137,6 +162,12 @@ def nt_xent(
     ValueError
         If the critic is not finite or of another shape than the joint law, M is below 2, or an
         enumeration has too many terms.
+
+    Examples
+    --------
+    >>> model = PairModel(torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+    >>> nt_xent(model, torch.zeros(2, 2), n_pairs=2)  # log 3
+    tensor(1.0986)
     """
     _validate.integer(n_pairs, "n_pairs", 2)
     _require_critic(model, critic)
@@ -161,6 +192,15 @@ def spectral_contrastive(model: PairModel, features: Float[Tensor, "n d"]) -> Fl
     ------
     ValueError
         If there is not one finite row of features for each state.
+
+    Examples
+    --------
+    >>> model = PairModel(torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+    >>> eigenvalues, eigenfunctions = model.mercer()
+    >>> eigenvalues
+    tensor([1.0000, 0.6000])
+    >>> spectral_contrastive(model, eigenfunctions * eigenvalues.sqrt())  # -(1 + 0.36)
+    tensor(-1.3600)
     """
     if features.ndim != 2 or len(features) != model.states:
         raise ValueError(

@@ -104,6 +104,13 @@ def cluster(address: str, *, timeout: float = 10.0) -> Iterator[Client]:
 
         with cluster("tcp://node1:8786"):
             results = sweep(run, cases, folder="shared/results")
+
+    Examples
+    --------
+    >>> with cluster("tcp://node1:8786", timeout=0.0):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: timeout must be a finite number above 0, got 0.0
     """
     _validate.positive(timeout, "timeout")
     try:

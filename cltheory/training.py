@@ -52,6 +52,11 @@ def device() -> torch.device:
     ------
     ValueError
         If the variable names no device of this machine.
+
+    Examples
+    --------
+    >>> torch.ones(2, device=device()).device == device()
+    True
     """
     default = "cuda" if torch.cuda.is_available() else "cpu"
     name = os.environ.get(DEVICE_VARIABLE) or default
@@ -64,14 +69,29 @@ def device() -> torch.device:
 
 
 def data_folder() -> Path | None:
-    """Folder of the data sets, from ``CLTHEORY_DATA``; none if that is not set."""
+    """Folder of the data sets, from ``CLTHEORY_DATA``; none if that is not set.
+
+    Examples
+    --------
+    >>> from unittest import mock
+    >>> with mock.patch.dict(os.environ, {DATA_VARIABLE: "sets/images"}):
+    ...     print(data_folder().name)
+    images
+    """
     folder = os.environ.get(DATA_VARIABLE)
     return Path(folder) if folder else None
 
 
 @dataclass(frozen=True)
 class History:
-    """What a run of :func:`fit` left: ``losses`` at ``steps``, and its ``seconds``."""
+    """What a run of :func:`fit` left: ``losses`` at ``steps``, and its ``seconds``.
+
+    Examples
+    --------
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> fit([x], lambda step: x.square().sum(), steps=6, lr=0.1, every=3).steps
+    [0, 3, 5]
+    """
 
     steps: list[int]
     losses: list[float]
@@ -221,6 +241,11 @@ class Record:
         Of ``python``, ``torch`` and ``cltheory``.
     commit : str
         Git commit of the book, ``-dirty`` if files differed from it, or ``unknown``.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not of its kind, or a figure is not finite.
     """
 
     chapter: str
@@ -278,6 +303,15 @@ def load_record(path: str | os.PathLike[str]) -> Record:
     ValueError
         Naming the file: if it is no JSON object, has missing, extra or mistyped entries, holds a
         figure that is not finite, or was changed since it was saved.
+
+    Examples
+    --------
+    >>> versions = {"python": "3.11", "torch": "2.4", "cltheory": "0.1"}
+    >>> record = Record("pca", "demo", {}, {"gap": 0.1}, [0], 1.0, "CPU", versions, "unknown")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     record.save(f"{folder}/demo.json")
+    ...     load_record(f"{folder}/demo.json") == record
+    True
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -334,6 +368,11 @@ def recorded(
         run's configuration or figures make no valid record.
     FileNotFoundError
         If there is no folder ``book`` to save to.
+
+    Examples
+    --------
+    >>> recorded("no such chapter", lambda config: {"gap": 0.1}, {"seeds": [0]}) is None
+    True
     """
     here = Path.cwd()
     book = next((f / "book" for f in (here, *here.parents) if (f / "book").is_dir()), None)

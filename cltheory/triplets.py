@@ -7,7 +7,8 @@ r"""Triplet losses of an anchor, a positive and a negative, with their gradients
 
 with the similarity :math:`s(f, g) = f^\top g` (dot) or
 :math:`s(f, g) = f^\top g / \sqrt{(|f|^2 + \delta)(|g|^2 + \delta)}` (cosine). Outputs may carry
-leading dimensions: a stack of networks gives a loss to each.
+leading dimensions: a stack of networks gives a loss to each. Arguments that do not fit raise a
+ValueError that names them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ KINDS = ("linear", "softmax")
 SIMILARITIES = ("dot", "cosine")
 
 Kind = Literal["linear", "softmax"]
+"""The function of the difference of similarities."""
 Similarity = Literal["dot", "cosine"]
+"""The similarity of two outputs."""
 
 
 def disjoint(count: int) -> Int[Tensor, "count 3"]:

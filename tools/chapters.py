@@ -168,9 +168,9 @@ def code_key(made: nbformat.NotebookNode) -> str:
 def key(name: str) -> str:
     """Return the hash of all that an execution of the chapter depends on.
 
-    Its code cells, their accepted lines, the modules that they import directly or through others,
-    the ids of the registry that they name, the recorded run, the versions that are installed, and
-    the seed of the random cases.
+    Its code cells, their accepted lines, the code (not the docstrings) of the modules that they
+    import directly or through others, the ids of the registry that they name, the recorded run, the
+    versions that are installed, and the seed of the random cases.
     """
     made = notebook(name)
     cells = code_cells(made)
@@ -180,7 +180,7 @@ def key(name: str) -> str:
     return _hash(
         [
             [(cell.source, cell.metadata.get("tags", []), texts(cell)) for cell in cells],
-            {module: _text(PACKAGE / f"{module}.py") for module in imported(cells)},
+            {module: _code(PACKAGE / f"{module}.py") for module in imported(cells)},
             sorted(entry["id"] for entry in registry if entry["id"] in opened),
             _text(record) if record.exists() else None,
             _text(ROOT / "constraints.txt"),
@@ -226,6 +226,25 @@ def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
         if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             yield node
             yield from _run_nodes(node)
+
+
+@cache
+def _code(path: Path) -> str:
+    """Return what a module does, without its docstrings, comments and layout."""
+    tree = ast.parse(_text(path))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            node.body = [statement for statement in node.body if not is_text(statement)]
+    return ast.dump(tree)
+
+
+def is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a bare string: a docstring, of a constant too."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _text(path: Path) -> str:

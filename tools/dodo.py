@@ -30,6 +30,7 @@ OF_THE_BOOK = ("tests/test_book.py", "tests/test_exercises.py")  # they read the
 # One thread a process: steps run side by side. The tree's own package, whatever is installed.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), str(ROOT)])
+ADDRESSES = [os.environ.get(f"CLTHEORY_{name}", "") for name in ("SITE", "REPOSITORY")]
 STRICT = " -W --keep-going" if os.environ.get("STRICT") else ""
 
 
@@ -182,7 +183,7 @@ def task_unit():
         "actions": [
             f"{PYTHON} -m pytest -q -n 2 --dist=worksteal --doctest-modules{skipped} tests cltheory"
         ],
-        "file_dep": _files("cltheory/*", "tests/*.py", "tools/*.py", "*.toml", "constraints.txt"),
+        "file_dep": _files("cltheory/*", "tests/*.*", "tools/*.py", "*.toml", "constraints.txt"),
         "task_dep": ["execute"],
         "meta": {"tell": True, "mend": "edit the test or the function named above; `make test`"},
     }
@@ -215,9 +216,10 @@ def task_book():
         "actions": [CmdAction(_render)],
         "file_dep": [
             *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
+            *_files("tests/test_*.py"),  # each claim names the tests of its functions
             *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
         ],
-        "uptodate": [config_changed(f"{STRICT} {chapters.commit()}")],
+        "uptodate": [config_changed("|".join([STRICT, chapters.commit(), *ADDRESSES]))],
         "task_dep": ["execute"],
         "targets": [str(PAGE)],
         "meta": {"mend": "edit the file named above; then `make book`"},
