@@ -33,7 +33,7 @@ TILE = {"cpu": 512, "cuda": 4096}
 PANEL = {"cpu": 2**20, "cuda": 2**26}
 """Entries of a panel of whole rows."""
 PANEL_ROWS = 64
-"""A panel has no fewer rows than this: products of thinner ones are slow."""
+"""A panel has no fewer rows than this; products of thinner ones are slow."""
 SINGLE_LOGIT = 32.0
 """Up to this size float32 logits of a few hundred dimensions err by about 1e-6; above, float64."""
 

@@ -25,7 +25,9 @@ from cltheory import _validate, pca
 from cltheory.networks import TwoLayer
 
 OutputGradient = Callable[[Tensor], Tensor]
+"""From the outputs of a network to the gradient of the loss by them, of the same shape."""
 Watch = Callable[[int], object]
+"""Called with the number of steps that are done, at each of the `times`."""
 
 
 def train(

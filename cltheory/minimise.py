@@ -179,7 +179,7 @@ def on_spheres(
     Parameters
     ----------
     function
-        From a tensor of shape (*shape, dim) with unit rows to a scalar, of operations that
+        From a tensor of shape ``(*shape, dim)`` with unit rows to a scalar, of operations that
         `torch.vmap` takes, as all losses of :mod:`cltheory.losses` are.
     shape
         How many rows: ``(n,)`` points, or ``(2, n)`` for two views.

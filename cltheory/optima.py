@@ -4,14 +4,14 @@ Losses go by the names that they have in :mod:`cltheory.losses`. Those with a te
 :math:`\tau` have the optimum below for :math:`2 \le M \le d + 1` pairs of unit rows, at a regular
 simplex with equal views; :math:`m = M / ((M - 1) \tau)`.
 
-=========== =========== ====================================== ==================
-loss        candidates  optimal value                          all points equal
-=========== =========== ====================================== ==================
-`info_nce`  M           :math:`\log(1 + (M - 1) e^{-m})`       :math:`\log M`
-`nt_xent`   2M - 1      :math:`\log(1 + 2 (M - 1) e^{-m})`     :math:`\log(2M - 1)`
-`dcl`       2M - 2      :math:`\log(2 (M - 1)) - m`            :math:`\log(2M - 2)`
-`dhel`      M - 1       :math:`\log(M - 1) - m`                :math:`\log(M - 1)`
-=========== =========== ====================================== ==================
+============ =========== ====================================== ====================
+loss         candidates  optimal value                          all points equal
+============ =========== ====================================== ====================
+``info_nce`` M           :math:`\log(1 + (M - 1) e^{-m})`       :math:`\log M`
+``nt_xent``  2M - 1      :math:`\log(1 + 2 (M - 1) e^{-m})`     :math:`\log(2M - 1)`
+``dcl``      2M - 2      :math:`\log(2 (M - 1)) - m`            :math:`\log(2M - 2)`
+``dhel``     M - 1       :math:`\log(M - 1) - m`                :math:`\log(M - 1)`
+============ =========== ====================================== ====================
 
 Each is the logarithm of the mean over candidates, plus that of their number: less the logarithm of
 M, 2M, 2M and M - 1 the losses of uniform points and equal views tend to one limit.

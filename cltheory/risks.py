@@ -31,7 +31,7 @@ Method = Literal["enumeration", "laplace"]
 LARGEST_ENUMERATION = 20_000_000
 """Most terms that an enumeration may have."""
 STEP = 0.2
-"""Step of the trapezoid rule in log t: its error is of order exp(-pi^2 / step), here 1e-21."""
+"""Step of the trapezoid rule in log t; its error is of order exp(-pi^2 / step), here 1e-21."""
 TAIL = 40.0
 """Where the integrand has decayed to exp(-40), below rounding."""
 

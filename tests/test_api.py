@@ -138,7 +138,7 @@ def test_names_between_backticks_are_links_only_where_they_name_something_public
 
 def test_references_become_a_list():
     text = finished("As shown [1]_.\n\n.. [1] Someone (1950).\n   A title.")
-    assert "As shown [1].\n\n1. Someone (1950).\n   A title." in text
+    assert "As shown [1].\n\n#. Someone (1950).\n   A title." in text
 
 
 def test_a_function_names_its_claims_and_tests():

@@ -36,7 +36,8 @@ class Made(SphinxDirective):
     """A piece of a page that is made from the code and the chapters."""
 
     def run(self) -> list[nodes.Node]:
-        for path in [*chapters.PACKAGE.glob("*.*"), *chapters.chapters().values()]:
+        # A run is of today's cells: it changes when a chapter's code does, not with its prose.
+        for path in [*chapters.PACKAGE.glob("*.*"), *chapters.EXECUTED.glob("*.ipynb")]:
             self.env.note_dependency(str(path))
         node = nodes.Element()
         self.state.nested_parse(StringList(self.text().splitlines(), "api"), 0, node)
@@ -171,7 +172,7 @@ def _told(text: str) -> str:
 
 def _numbered(text: str) -> str:
     """Make the references of a docstring a plain list: MyST knows no footnote of another syntax."""
-    return re.sub(r"^\.\. \[(\d+)\] ", r"\1. ", re.sub(r"(\[\d+\])_", r"\1", text), flags=re.M)
+    return re.sub(r"^\.\. \[(\d+)\] ", "#. ", re.sub(r"(\[\d+\])_", r"\1", text), flags=re.M)
 
 
 NAME = re.compile(r"(?<![:`\w])`([A-Za-z_][\w.]*)`(?![`_])")
@@ -199,6 +200,14 @@ def _used(name: str) -> list[str]:
     return [".. container:: api-uses", "", *(f"   {line}" for line in fields)] if fields else []
 
 
+def find(app, env, node, content):
+    """Find an alias of a type, which an annotation takes for a class."""
+    if (node.get("refdomain"), node.get("reftype")) != ("py", "class"):
+        return None
+    resolve = env.get_domain("py").resolve_xref
+    return resolve(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, content)
+
+
 def skip(app, what, name, obj, skipped, options) -> bool | None:
     """Leave out what Python writes by itself for each field of a named tuple."""
     return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
@@ -213,5 +222,6 @@ def setup(app):
     # After napoleon, which turns the sections of a docstring into fields.
     app.connect("autodoc-process-docstring", finish, priority=600)
     app.connect("autodoc-process-signature", sign)
+    app.connect("missing-reference", find)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
