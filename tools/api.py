@@ -60,8 +60,9 @@ class Modules(Made):
         for shelf, modules in SHELVES.items():
             lines.append(f"| **{shelf}** | |")
             for module in modules:
-                told = inspect.getdoc(importlib.import_module(f"cltheory.{module}")) or ""
-                lines.append(f"| {{doc}}`{module} <api/{module}>` | {told.splitlines()[0]} |")
+                told = inspect.getdoc(importlib.import_module(f"cltheory.{module}"))
+                first = re.sub(":math:`(.*?)`", r"$\1$", told.splitlines()[0])
+                lines.append(f"| {{doc}}`{module} <api/{module}>` | {first} |")
         return "\n".join(lines)
 
 

@@ -58,7 +58,7 @@ def furnish(app, doctree) -> None:
         claim = theorem["label"]
         fold = Fold(summary="Link, cite, code", classes=["furniture"])
         fold += _entry("Permalink", _permalink(app, claim))
-        fold += _entry("Cite", nodes.inline("", "as follows; the id and the version tell all"))
+        fold += _entry("Cite")
         citation = bibtex(claim, _latex(theorem[0]), app.config)
         fold += nodes.literal_block(citation, citation, language="bibtex")
         names = uses.functions_of(claim)
