@@ -178,6 +178,7 @@ def markdown(claims: Claims) -> str:
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> from cltheory.claims import gather
     >>> unread = gather(Path("no chapter was run"), {})
     >>> markdown(unread).startswith("**0 of ")

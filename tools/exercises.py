@@ -16,8 +16,8 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx_exercise.nodes import is_exercise_node
 
 import chapters
-from cltheory.claims import blocks
 from cltheory.checks import registry
+from cltheory.claims import blocks
 
 LEVELS = {
     "warm-up": "a few lines from the definitions",
