@@ -1,11 +1,14 @@
 # make book | make test | make chapter C=mercer | make accept [C=mercer] | make site-test
+# make pdf | make archive
 PYTHON ?= python3
 # Handed to pip as it stands, for another index or a proxy.
 PIP_FLAGS ?=
+# The versions to install; /dev/null takes the newest.
+CONSTRAINTS ?= constraints.txt
 C ?=
 DOIT := .venv/bin/doit -f tools/dodo.py -d .
 
-.PHONY: book test chapter accept record site-test clean
+.PHONY: book test chapter accept record site-test pdf archive clean
 book: .venv/ready
 	@GOAL=book $(DOIT) book
 
@@ -27,6 +30,9 @@ record: .venv/ready
 site-test: .venv/ready
 	@GOAL=site-test $(DOIT) site_test
 
+pdf archive: .venv/ready
+	@GOAL=$@ $(DOIT) $@
+
 clean:
 	rm -rf _build
 
@@ -35,5 +41,5 @@ clean:
 	  { echo 'Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 2; }
 	@echo 'Setting up .venv, once: about 2 GB and a few minutes'
 	@$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[book,test]'
+	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[book,test]'
 	@mkdir -p _build && touch $@

@@ -7,6 +7,7 @@ which the best small batch lies, and the uniform law that large batches approach
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -86,8 +87,9 @@ def _eigenfunction(axes: mpl.axes.Axes) -> None:
     """The zonal harmonic of degree 5, seen from outside."""
     x, y = np.meshgrid(*[np.linspace(-1, 1, 75)] * 2)
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, None))
+    unseen = x**2 + y**2 > 1.05
     height = np.clip(np.stack([x, y, z], -1) @ _VIEW[:, 2], -1, 1)
-    values = eval_gegenbauer(5, 0.5, height)
+    values = np.ma.array(eval_gegenbauer(5, 0.5, height), mask=unseen)
     colours = LinearSegmentedColormap.from_list("bands", [BLUE, "white", ORANGE])
     axes.add_patch(Circle((0, 0), 1, color="white"))
     bands = axes.contourf(x, y, values, np.linspace(-0.5, 0.5, 8), cmap=colours, extend="both")
@@ -117,7 +119,7 @@ def _uniform(axes: mpl.axes.Axes) -> None:
 def _points(axes: mpl.axes.Axes, points: np.ndarray, colour: str, size: float) -> None:
     """Draw points of the sphere in slices, far ones first, smaller and fainter."""
     edges = np.linspace(-1, 1, 7)
-    for back, front in zip(edges[:-1], edges[1:], strict=True):
+    for back, front in pairwise(edges):
         slab = points[(back <= points[:, 2]) & (points[:, 2] <= front)]
         near = (1 + front) / 2
         look = {"ms": size * (0.5 + 0.5 * near), "alpha": 0.45 + 0.55 * near}

@@ -31,6 +31,7 @@ OF_THE_BOOK = ("tests/test_book.py", "tests/test_exercises.py")  # they read the
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), str(ROOT)])
 ADDRESSES = [os.environ.get(f"CLTHEORY_{name}", "") for name in ("SITE", "REPOSITORY")]
+MADE = {"pdf": "book.pdf", "archive": "book.zip"}
 STRICT = " -W --keep-going" if os.environ.get("STRICT") else ""
 
 
@@ -101,6 +102,8 @@ def _state():
     held = f"{sum(claim.status == 'holds' for claim in claims)} of {len(claims)} claims hold"
     if goal == "book":
         return f"The book stands: {held}. First page: {PAGE.as_uri()}"
+    if goal in MADE:
+        return f"Made: {BUILD / MADE[goal]}"
     if goal == "site-test":
         return "The site passes in the browser."
     return f"All tests pass: {held}."
@@ -214,15 +217,43 @@ def task_book():
     return {
         "doc": "pages",
         "actions": [CmdAction(_render)],
-        "file_dep": [
-            *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
-            *_files("tests/test_*.py"),  # each claim names the tests of its functions
-            *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
-        ],
+        "file_dep": _book_sources(),
         "uptodate": [config_changed("|".join([STRICT, chapters.commit(), *ADDRESSES]))],
         "task_dep": ["execute"],
         "targets": [str(PAGE)],
         "meta": {"mend": "edit the file named above; then `make book`"},
+    }
+
+
+def _book_sources():
+    return [
+        *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
+        *_files("tests/test_*.py"),  # each claim names the tests of its functions
+        *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
+    ]
+
+
+def task_pdf():
+    """The book as one PDF"""
+    target = BUILD / "book.pdf"
+    return {
+        "doc": "PDF",
+        "actions": [f"{PYTHON} tools/pdf.py {PAGE.parent} {target}"],
+        "file_dep": _book_sources(),
+        "task_dep": ["book"],
+        "targets": [str(target)],
+        "meta": {"tell": True, "mend": "do as said above; then `make pdf`"},
+    }
+
+
+def task_archive():
+    """The site as one archive, to be read without a network"""
+    return {
+        "doc": "archive",
+        "actions": [f"{PYTHON} tools/publish.py {PAGE.parent}"],
+        "task_dep": ["book"],
+        "uptodate": [False],
+        "meta": {"tell": True, "mend": "see above; then `make archive`"},
     }
 
 

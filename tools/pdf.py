@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote
 
 import yaml
 
@@ -26,7 +26,9 @@ try:
     from pypdf.constants import PageLabelStyle
     from pypdf.generic import ArrayObject, Fit, FloatObject, NameObject, NullObject
 except ImportError as error:
-    print(f"a PDF needs {error.name}. Run: .venv/bin/pip install -c constraints.txt -e '.[book,test]'")
+    print(
+        f"a PDF needs {error.name}. Run: .venv/bin/pip install -c constraints.txt -e '.[book,test]'"
+    )
     sys.exit(2)
 
 # Chromium keeps a place for an anchor only if the page itself links to it.

@@ -16,7 +16,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from docutils import nodes
@@ -38,8 +38,8 @@ def take_address(app, config) -> None:
     address = os.environ.get(VARIABLE, "")
     if address and not re.fullmatch(r"https?://\S+", address):
         raise ExtensionError(
-            f"{VARIABLE} was {address!r}; it should be an address such as https://name.github.io/book/. "
-            f"Run: {VARIABLE}=ADDRESS make book"
+            f"{VARIABLE} was {address!r}; it should be an address such as "
+            f"https://name.github.io/book/. Run: make book {VARIABLE}=ADDRESS"
         )
     config.html_baseurl = config.site_address = address and address.rstrip("/") + "/"
 
@@ -75,12 +75,7 @@ class Downloads(SphinxDirective):
 
 
 def describe(doctree: nodes.document) -> str:
-    """Return the first sentences of a page, as many as fit into a description; '' if it has none.
-
-    >>> from docutils.core import publish_doctree
-    >>> describe(publish_doctree("Title\\n=====\\n\\n.. note:: No.\\n\\nOne. Two?"))
-    'One. Two?'
-    """
+    """Return the first sentences of a page, as many as fit; '' for a page without any."""
     section = next(iter(doctree.findall(nodes.section)), doctree)
     paragraph = next((node for node in section.children if type(node) is nodes.paragraph), None)
     if paragraph is None:
@@ -189,7 +184,9 @@ def _brought(app) -> set[str]:
 def _named(path: Path, site: Path, address: str) -> set[Path]:
     """The files that a page or a style sheet names: its src, href, content and url()."""
     text = path.read_text(encoding="utf-8")
-    pattern = r"url\(['\"]?([^'\")]+)" if path.suffix == ".css" else r'(?:src|href|content)="([^"]+)'
+    pattern = (
+        r"url\(['\"]?([^'\")]+)" if path.suffix == ".css" else r'(?:src|href|content)="([^"]+)'
+    )
     found = set()
     for name in re.findall(pattern, text):
         if address and name.startswith(address):

@@ -5,6 +5,8 @@ from urllib.parse import unquote, urldefrag
 
 from axe_playwright_python.sync_playwright import Axe
 
+from chromium import TYPESET
+
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
 SHOTS = ROOT / "_build" / "screenshots"
@@ -14,27 +16,9 @@ PAGES = sorted(
     if 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")
 )
 CONTENT = [page for page in PAGES if page.startswith("book/")]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 # preload would fetch style sheets, which a page from a folder may not.
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "preload": False}
-
-TYPESET = """async () => {
-  if (!window.MathJax) return [];
-  await MathJax.startup.promise;
-  const maths = [...document.querySelectorAll('.math')];
-  const raw = maths.filter(m => !m.querySelector('mjx-container'));
-  const bad = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')];
-  return [...raw, ...bad].map(m => m.textContent.slice(0, 80));
-}"""
 
 
 class Visit:

@@ -1,25 +1,25 @@
 """What all tests of the site share: the browser, the pages as text, the pages as opened."""
 
 import os
-import shutil
 
 import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from browsing import BROWSERS, CONTENT, FLAGS, NARROW, PAGES, SITE, WIDE, Visit
+import chromium
+from browsing import CONTENT, NARROW, PAGES, SITE, WIDE, Visit
 
 
 @pytest.fixture(scope="session")
 def browser():
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    executable = chromium.executable()
     if executable is None:
-        reason = f"no browser: install one of {', '.join(BROWSERS)}, then run make site-test"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(chromium.missing("make site-test"))
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield chromium
-        chromium.close()
+        launched = playwright.chromium.launch(executable_path=executable, args=chromium.FLAGS)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")
