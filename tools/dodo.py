@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parent.parent))
 
 import chapters
+import runtime
 
 PYTHON = sys.executable
 BOOK = f"{Path(PYTHON).parent / 'jupyter-book'} build ."
@@ -104,6 +105,8 @@ def _state():
         return f"The book stands: {held}. First page: {PAGE.as_uri()}"
     if goal in MADE:
         return f"Made: {BUILD / MADE[goal]}"
+    if goal == "try":
+        return "Python and SymPy are there: `make book` puts them beside the pages."
     if goal == "site-test":
         return "The site passes in the browser."
     return f"All tests pass: {held}."
@@ -212,6 +215,18 @@ def task_test():
     return {"actions": None, "task_dep": ["lint", "types", "execute", "structure", "unit"]}
 
 
+def task_try():
+    """Python and SymPy for the page; without them the book is whole but for its editors"""
+    return {
+        "doc": "checks in the page",
+        "actions": [f"{PYTHON} tools/runtime.py"],
+        "file_dep": _files("tools/runtime.py", "tools/compile.mjs"),
+        "uptodate": [runtime.ready],
+        "targets": [str(runtime.STATE)],
+        "meta": {"tell": True, "mend": "see above; then `make try`"},
+    }
+
+
 def task_book():
     """The rendered book"""
     return {
@@ -228,6 +243,7 @@ def task_book():
 def _book_sources():
     return [
         *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
+        str(runtime.STATE),
         *_files("tests/test_*.py"),  # each claim names the tests of its functions
         *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
     ]
