@@ -3,6 +3,7 @@
 A project of two one-claim chapters is laid out in a temporary folder, with this tree's tools.
 """
 
+import json
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+import runtime
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -60,7 +63,7 @@ def project(tmp_path):
     """A small project; chapter ``one`` uses module ``first``, ``two`` uses ``second``."""
     for folder in ("tools", "cltheory"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__py*"))
-    for name in ("pyproject.toml", "constraints.txt", "_config.yml"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "_config.yml"):
         shutil.copy(ROOT / name, tmp_path)
     book = tmp_path / "book"
     (book / "_static").mkdir(parents=True)
@@ -73,6 +76,9 @@ def project(tmp_path):
         (tmp_path / "cltheory" / f"{module}.py").write_text(SOURCE)
         text = CHAPTER.format(title=title, module=module, claim=claim)
         (book / f"{title.lower()}.md").write_text(text)
+    state = tmp_path / "_build" / "runtime" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps(runtime.state()))  # nothing to fetch
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/one\nchapters:\n- file: book/two\n"
     )

@@ -33,7 +33,9 @@ REJECTED = ROOT / "_build" / "rejected"
 CHECKED = "nbval-check-output"
 NOTICE = (
     "*This notebook is generated from `{source}`: edit that file, not this one. "
-    "It needs the package: `pip install .` in a clone of the book.*"
+    "Its cells need the package, and Python 3.11 or newer: `pip install .` in a clone of the book, "
+    "or `pip install` the archive that the page offers beside this notebook. "
+    "The lines under a check are those that it must print.*"
 )
 _BLOCK = re.compile(r"\b(claim|observation|exercise)\(\s*[\"']([^\"']+)[\"']")
 

@@ -220,7 +220,6 @@ def task_try():
     return {
         "doc": "checks in the page",
         "actions": [f"{PYTHON} tools/runtime.py"],
-        "file_dep": _files("tools/runtime.py", "tools/compile.mjs"),
         "uptodate": [runtime.ready],
         "targets": [str(runtime.STATE)],
         "meta": {"tell": True, "mend": "see above; then `make try`"},
@@ -243,6 +242,7 @@ def task_book():
 def _book_sources():
     return [
         *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
+        *_files("pyproject.toml", "README.md"),  # parts of the package that readers download
         str(runtime.STATE),
         *_files("tests/test_*.py"),  # each claim names the tests of its functions
         *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "_build" / "runtime"
 STATE = FOLDER / "state.json"
+COMPILE = Path(__file__).with_name("compile.mjs")
 PYODIDE = "314.0.7"
 CORE = (
     "pyodide.mjs",
@@ -44,9 +46,15 @@ def versions() -> dict[str, str]:
     return {"pyodide": PYODIDE} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
+def state() -> dict[str, str]:
+    """Return what a runtime of today is made of, the code that packs it included."""
+    code = b"".join(path.read_bytes() for path in (Path(__file__), COMPILE))
+    return versions() | {"code": hashlib.sha256(code).hexdigest()}
+
+
 def ready() -> bool:
     """Whether the runtime of today lies in its folder."""
-    return STATE.exists() and json.loads(STATE.read_text(encoding="utf-8")) == versions()
+    return STATE.exists() and json.loads(STATE.read_text(encoding="utf-8")) == state()
 
 
 def script(name: str, data: bytes) -> str:
@@ -63,12 +71,12 @@ def make() -> None:
         fetched = _fetch(Path(scratch))
         (fetched / "sources.zip").write_bytes(_sources())
         # Compiled beforehand, SymPy is there in a fifth of the time.
-        _run("node", str(Path(__file__).with_name("compile.mjs")), cwd=fetched)
+        _run("node", str(COMPILE), cwd=fetched)
         for name in (*CORE, LIBRARIES_ZIP):
             text = script(name, (fetched / name).read_bytes())
             (FOLDER / f"{name}.js").write_text(text, encoding="ascii")
         (FOLDER / "LICENSES.txt").write_text(_licences(fetched), encoding="utf-8")
-    STATE.write_text(json.dumps(versions()), encoding="utf-8")
+    STATE.write_text(json.dumps(state()), encoding="utf-8")
 
 
 def _fetch(scratch: Path) -> Path:

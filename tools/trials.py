@@ -76,12 +76,12 @@ def _program(statement: ast.With, check: str, lines: list[str], bound: dict) -> 
             shown.add(function or latest)
     if "twin" not in {method for method, _, _ in kept}:
         return ""
-    head = ast.unparse(statement.items[0])
-    role = _closure({head.partition("(")[0]}, bound) or set()
+    role = _closure({statement.items[0].context_expr.func.id}, bound) or set()
     bindings = sorted(role.union(*(needed for _, _, needed in kept)), key=lambda b: b.order)
     imports = [b.text for b in bindings if b.text.startswith(("import ", "from "))]
     others = [b.text for b in bindings if b.text not in imports]
-    block = [f"with {head}:", *(_text(line, lines, dedent=False) for _, line, _ in kept)]
+    head = lines[statement.lineno - 1 : statement.body[0].lineno - 1]
+    block = [*head, *(_text(line, lines, dedent=False) for _, line, _ in kept)]
     return "\n\n\n".join(["\n".join(sorted(imports, reverse=True)), *others, "\n".join(block)])
 
 

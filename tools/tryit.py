@@ -24,21 +24,25 @@ import trials
 
 FOLDER = "try"  # under _static: what a page loads on demand
 PACKAGE = "cltheory.zip"
-ROWS = 24
+ROWS = 30
 
 EDITOR = """\
 <details class="tryit" id="{id}" hidden>
 <summary>Try it</summary>
-<p>This runs in your browser, without a network. The first run loads {size} MB of Python and SymPy from
-the book's folder. Lines of the check that need PyTorch are left out here; the chapter's notebook has
-them.</p>
-<label for="{id}-code">The symbolic part of the check. Change a constant and run it: what breaks?</label>
+<p>This runs in your browser, without a network. The first run loads {size} MB of Python and SymPy
+from the book's folder. Lines of the check that need PyTorch are left out here; the
+<a href="{notebook}" download>chapter's notebook</a> has them.</p>
+<label for="{id}-code">The symbolic part of the check. Change a constant and run it.</label>
 <textarea id="{id}-code" rows="{rows}" spellcheck="false" autocapitalize="off" autocomplete="off">
 {program}</textarea>
-<div class="tryit-keys"><button type="button" class="tryit-run">Run</button>
+<div class="tryit-keys">
+<button type="button" class="tryit-run">Run</button>
 <button type="button" class="tryit-reset">Reset</button>
-<span class="tryit-clock"></span></div>
-<div class="tryit-said" role="status"><p class="tryit-state"></p><pre class="tryit-text"></pre></div>
+<span class="tryit-clock"></span>
+</div>
+<div class="tryit-said" role="status">
+<p class="tryit-state"></p><pre class="tryit-text"></pre>
+</div>
 </details>
 """
 
@@ -52,6 +56,7 @@ def write_trial(translator, node) -> None:
     text = EDITOR.format(
         id=node["id"],
         size=round(size / 2**20),
+        notebook=node["notebook"],
         rows=min(ROWS, node["program"].count("\n") + 2),
         program=escape(node["program"]),
     )
@@ -72,12 +77,12 @@ def offer(app, doctree, docname) -> None:
     name = Path(docname).name
     if name not in chapters.chapters() or app.builder.format != "html" or not runtime.ready():
         return
-    for card in [
-        node for node in doctree.findall(nodes.container) if "evidence" in node["classes"]
-    ]:
+    notebook = f"{'../' * docname.count('/')}_sources/{docname}.ipynb"
+    cards = [node for node in doctree.findall(nodes.container) if "evidence" in node["classes"]]
+    for card in cards:
         (identifier,) = card["ids"]
         if program := programs(name).get(identifier):
-            trial = Trial(id=f"try-{identifier}", program=program)
+            trial = Trial(id=f"try-{identifier}", program=program, notebook=notebook)
             card.parent.insert(card.parent.index(card) + 1, trial)
 
 

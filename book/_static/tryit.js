@@ -142,7 +142,7 @@
       clearInterval(ticking);
       clock.textContent = "";
       const how = verdict.seconds === undefined ? ""
-        : `${changed ? ", with your changes" : ""}, in ${verdict.seconds.toFixed(1)} s in this page`;
+        : `${changed ? ", with your changes" : ""}, computed in this page in ${verdict.seconds.toFixed(1)} s`;
       say(WORDS[verdict.state] + how, verdict.text);
       editor.dataset.state = verdict.state;
       run.textContent = "Run";
