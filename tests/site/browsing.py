@@ -59,10 +59,10 @@ def _file(url):
     return Path(unquote(urldefrag(url).url.removeprefix("file://").partition("?")[0]))
 
 
-def violations(visit):
+def violations(visit, within="html"):
     """What axe-core finds against WCAG A and AA."""
     # The paths of a typeset formula are thousands of nodes that no rule of WCAG speaks of.
-    context = {"exclude": [["mjx-container > svg"]]}
+    context = {"include": [[within]], "exclude": [["mjx-container > svg"]]}
     report = Axe().run(visit.page, context=context, options=WCAG).response
     return [
         f"{rule['id']}: {node['html'][:150]}"
