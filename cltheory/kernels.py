@@ -5,8 +5,10 @@ A kernel is a function of two point sets that returns the matrix of its values:
 function of the inner product :math:`t`, where :math:`r^2 = 2 - 2t` is the squared distance;
 `on_sphere` turns it into a kernel of two point sets. Those that are written in the distance come as
 a `Radial`, which takes :math:`r^2` itself where close points would lose digits in :math:`2 - 2t`.
-A parameter out of its range, or points that do not fit the kernel, raise a ValueError that names
-them.
+Each docstring ends with what the cards of the book show: whether the kernel is *positive
+semidefinite*; the *Gegenbauer signs*, those of its eigenvalues :math:`\lambda_\ell` on the sphere,
+by degree; what its *bandwidth* means. A parameter out of its range, or points that do not fit the
+kernel, raise a ValueError that names them.
 """
 
 import math
@@ -61,6 +63,16 @@ MEDIAN_POINTS = 2048
 def rbf(bandwidth: float) -> Kernel:
     r"""Gaussian kernel :math:`k(x, y) = \exp(-|x - y|^2 / (2\,\text{bandwidth}^2))`.
 
+    Notes
+    -----
+    Positive semidefinite
+        Yes, on all of :math:`\mathbb R^d`.
+    Gegenbauer signs
+        Positive for every :math:`\ell \ge 0`: on unit rows it is `gaussian` with
+        :math:`a = 1 / (2\,\text{bandwidth}^2)`.
+    Bandwidth
+        The distance at which the kernel has fallen to :math:`e^{-1/2}`.
+
     Examples
     --------
     >>> x = torch.tensor([[0.0], [2.0]])
@@ -86,8 +98,17 @@ def rbf(bandwidth: float) -> Kernel:
 def polynomial(degree: int, offset: float = 1.0) -> Kernel:
     r"""Polynomial kernel :math:`k(x, y) = (x^\top y + \text{offset})^{\text{degree}}`.
 
-    The degree is at least 1, and the offset at least 0: below, the kernel is not positive
-    semidefinite.
+    The degree is at least 1, and the offset at least 0.
+
+    Notes
+    -----
+    Positive semidefinite
+        Yes, for every offset of at least 0; below, not.
+    Gegenbauer signs
+        Positive up to :math:`\ell = \text{degree}` and 0 beyond; with the offset 0, of the degree's
+        parity only.
+    Bandwidth
+        None. A larger offset gives low degrees more weight.
 
     Examples
     --------
@@ -109,6 +130,15 @@ def polynomial(degree: int, offset: float = 1.0) -> Kernel:
 def linear() -> Kernel:
     r"""Linear kernel :math:`k(x, y) = x^\top y`.
 
+    Notes
+    -----
+    Positive semidefinite
+        Yes.
+    Gegenbauer signs
+        Positive for :math:`\ell = 1`, where it is :math:`\frac 1 d`, and 0 elsewhere.
+    Bandwidth
+        None.
+
     Examples
     --------
     >>> linear()(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
@@ -121,6 +151,15 @@ def brownian() -> Kernel:
     r"""Covariance of Brownian motion, :math:`k(x, y) = \min(x, y)` for numbers :math:`\ge 0`.
 
     The points have shape (n,) or (n, 1).
+
+    Notes
+    -----
+    Positive semidefinite
+        Yes, for numbers of at least 0.
+    Gegenbauer signs
+        None: its points are numbers.
+    Bandwidth
+        None: :math:`k(cx, cy) = c\, k(x, y)`.
 
     Examples
     --------
@@ -166,6 +205,15 @@ def median_bandwidth(x: Float[Tensor, "n d"]) -> float:
 def gaussian(a: float) -> Radial:
     r"""Profile :math:`\kappa(t) = e^{-a r^2}` for :math:`a > 0`.
 
+    Notes
+    -----
+    Positive semidefinite
+        Yes, in every dimension.
+    Gegenbauer signs
+        Positive for every :math:`\ell \ge 0`.
+    Bandwidth
+        At :math:`r = 1 / \sqrt{2a}` it has fallen to :math:`e^{-1/2}`.
+
     Examples
     --------
     >>> gaussian(a=0.5)(torch.tensor([1.0, 0.0]))
@@ -178,7 +226,14 @@ def gaussian(a: float) -> Radial:
 def logarithmic(a: float) -> Radial:
     r"""Profile :math:`\kappa(t) = -\tfrac12 \log(1 + a r^2)` for :math:`a > 0`.
 
-    Positive semidefinite up to a constant only: its mean over the sphere is negative.
+    Notes
+    -----
+    Positive semidefinite
+        Up to a constant only: its mean over the sphere is negative.
+    Gegenbauer signs
+        Positive for every :math:`\ell \ge 1`; :math:`\lambda_0 < 0`.
+    Bandwidth
+        At :math:`r = 1 / \sqrt a` it turns from a parabola, :math:`-\frac a2 r^2`, to a logarithm.
 
     Examples
     --------
@@ -197,6 +252,15 @@ def logarithmic(a: float) -> Radial:
 def inverse_multiquadric(c: float) -> Radial:
     r"""Profile :math:`\kappa(t) = c / \sqrt{c^2 + r^2}` for :math:`c > 0`.
 
+    Notes
+    -----
+    Positive semidefinite
+        Yes, in every dimension.
+    Gegenbauer signs
+        Positive for every :math:`\ell \ge 0`.
+    Bandwidth
+        At :math:`r = c` it has fallen to :math:`1 / \sqrt 2`.
+
     Examples
     --------
     >>> inverse_multiquadric(c=1.0)(torch.tensor([1.0, -1.0]))
@@ -209,8 +273,20 @@ def inverse_multiquadric(c: float) -> Radial:
 def riesz(s: float) -> Radial:
     r"""Profile :math:`\kappa(t) = \operatorname{sign}(s)\, r^{-s}` for :math:`s \ne 0`.
 
-    For :math:`s > 0` it is infinite at :math:`t = 1`. For :math:`-2 \le s < 0` it is positive
-    semidefinite up to a constant, below :math:`-2` not even that.
+    For :math:`s > 0` it is infinite at :math:`t = 1`.
+
+    Notes
+    -----
+    Positive semidefinite
+        For :math:`-2 \le s < 0` up to a constant, below :math:`-2` not even that. For
+        :math:`0 < s < d - 1` its energy is that of a positive definite kernel, though it is
+        infinite on the diagonal.
+    Gegenbauer signs
+        For :math:`0 < s < d - 1` positive for every :math:`\ell \ge 0`. For :math:`-2 < s < 0`
+        positive for every :math:`\ell \ge 1`; :math:`\lambda_0 < 0`. At :math:`s = -2` only
+        :math:`\lambda_1` is positive, below :math:`\lambda_2 < 0`.
+    Bandwidth
+        None: a power has no scale.
 
     Examples
     --------
@@ -227,6 +303,16 @@ def riesz(s: float) -> Radial:
 
 def exponential(temperature: float) -> Profile:
     r"""Profile :math:`\kappa(t) = e^{t / \text{temperature}}`, the kernel inside InfoNCE.
+
+    Notes
+    -----
+    Positive semidefinite
+        Yes, in every dimension.
+    Gegenbauer signs
+        Positive for every :math:`\ell \ge 0`.
+    Bandwidth
+        It falls by the factor e as t falls by the temperature: a multiple of `gaussian` with
+        :math:`a = 1 / (2\,\text{temperature})`.
 
     Examples
     --------

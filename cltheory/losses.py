@@ -9,6 +9,19 @@ Positive pairs are kept apart from the others, their inner products in float64: 
 machine epsilon is as exact as a large one. No loss holds the matrix of all pairs, except where a
 second derivative, a forward-mode derivative or a transform of `torch.func` is taken of it.
 
+Each docstring ends with what the cards of the book show, in these words. *Candidates*, and the
+value where all points coincide. *Minimiser* and *least value* over unit rows, with
+:math:`m = M / ((M - 1) \tau)`. *Limit* for M to infinity, at independent uniform rows with equal
+views. *Batch bias*: what the expectation at those points has above its limit, for which
+
+.. math:: C = {}_0F_1\bigl(; \tfrac d2; \tfrac 1 {4 \tau^2}\bigr), \quad
+   a = \frac{e^{1/\tau}} C, \quad
+   v = \frac 1 {C^2}\, {}_0F_1\bigl(; \tfrac d2; \tfrac 1 {\tau^2}\bigr) - 1
+
+are the mean of :math:`e^{t/\tau}` over inner products t of two such rows, the weight of a positive
+and the variance of that of a negative. *Cost*: operations in matrix products, those of the gradient
+among them, and memory.
+
 References
 ----------
 .. [1] van den Oord, A., Li, Y., & Vinyals, O. (2018). Representation learning with contrastive
@@ -60,10 +73,6 @@ def info_nce(
     .. math:: \frac 1 M \sum_i -\log \frac{e^{s(z^1_i, z^2_i)/\tau}}
        {\sum_{j=1}^M e^{s(z^1_i, z^2_j)/\tau}}
 
-    The positive is one of the candidates. Its least value for unit rows and
-    :math:`2 \le M \le d + 1`, at a regular simplex with :math:`z^1 = z^2`, is
-    :math:`\log\bigl(1 + (M - 1)\, e^{-M / ((M - 1) \tau)}\bigr)`.
-
     Parameters
     ----------
     z1, z2 : Tensor
@@ -78,6 +87,28 @@ def info_nce(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if the temperature is not a finite number above 0.
+
+    Notes
+    -----
+    Candidates
+        :math:`M`, the positive among them; :math:`\log M` where all points coincide.
+    Minimiser
+        A regular simplex with equal views, for :math:`2 \le M \le d + 1`, and no other batch.
+    Least value
+        :math:`\log(1 + (M - 1) e^{-m})`, with :math:`m = M / ((M - 1) \tau)`.
+    Limit
+        :math:`-\frac 1 \tau + \log {}_0F_1(; \tfrac d2; \tfrac 1 {4 \tau^2})`, less :math:`\log M`.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau} \Bigl(\sum_j p_{ij} z^2_j
+           - z^2_i\Bigr), \quad \frac{\partial L}{\partial z^2_j} = \frac 1 {M \tau}
+           \Bigl(\sum_i p_{ij} z^1_i - z^1_j\Bigr)
+
+        with :math:`p_{ij}` the softmax of :math:`s(z^1_i, z^2_j) / \tau` over j.
+    Batch bias
+        :math:`\frac 1 M (a - 1 - \frac v 2)`, up to :math:`O(M^{-2})`; a and v as in
+        :mod:`cltheory.losses`.
+    Cost
+        :math:`6 M^2 d` operations, with `symmetric` :math:`8 M^2 d`; memory :math:`O(M d)`.
 
     Examples
     --------
@@ -104,9 +135,7 @@ def nt_xent(
     .. math:: \frac 1 {2M} \sum_{i=1}^{2M} -\log \frac{e^{s(z_i, z_{i^+})/\tau}}
        {\sum_{j \ne i} e^{s(z_i, z_j)/\tau}}
 
-    Rows z are those of both views, and :math:`i^+` is the partner of i, one of the candidates. The
-    least value for unit rows and :math:`2 \le M \le d + 1`, at a regular simplex with
-    :math:`z^1 = z^2`, is :math:`\log\bigl(1 + 2 (M - 1)\, e^{-M / ((M - 1) \tau)}\bigr)`.
+    Rows z are those of both views, and :math:`i^+` is the partner of i.
 
     Parameters
     ----------
@@ -120,6 +149,28 @@ def nt_xent(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if the temperature is not a finite number above 0.
+
+    Notes
+    -----
+    Candidates
+        :math:`2 M - 1`, the positive among them; :math:`\log(2 M - 1)` where all points coincide.
+    Minimiser
+        A regular simplex with equal views, for :math:`2 \le M \le d + 1`, and no other batch.
+    Least value
+        :math:`\log(1 + 2 (M - 1) e^{-m})`, with :math:`m = M / ((M - 1) \tau)`.
+    Limit
+        :math:`-\frac 1 \tau + \log {}_0F_1(; \tfrac d2; \tfrac 1 {4 \tau^2})`, less
+        :math:`\log(2 M)`.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z_i} = \frac 1 {2 M \tau} \Bigl(\sum_{j \ne i}
+           (p_{ij} + p_{ji}) z_j - 2 z_{i^+}\Bigr)
+
+        with :math:`p_{ij}` the softmax of :math:`s(z_i, z_j) / \tau` over :math:`j \ne i`.
+    Batch bias
+        :math:`\frac 1 M (\frac a 2 - 1 - \frac v 2)`, up to :math:`O(M^{-2})`; a and v as in
+        :mod:`cltheory.losses`.
+    Cost
+        :math:`16 M^2 d` operations for more than 64 pairs; memory :math:`O(M d)`.
 
     Examples
     --------
@@ -148,9 +199,7 @@ def dcl(
     .. math:: \frac 1 {2M} \sum_{i=1}^{2M} -\log \frac{e^{s(z_i, z_{i^+})/\tau}}
        {\sum_{j \ne i, i^+} e^{s(z_i, z_j)/\tau}}
 
-    It may be negative. The least value for unit rows and :math:`2 \le M \le d + 1`, at a regular
-    simplex with :math:`z^1 = z^2`, is :math:`\log(2 (M - 1)) - M / ((M - 1) \tau)`; with
-    the M - 1 negatives of the other view only, :math:`\log(M - 1) - M / ((M - 1) \tau)`.
+    It may be negative.
 
     Parameters
     ----------
@@ -167,6 +216,31 @@ def dcl(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if the temperature is not a finite number above 0, or `negatives` is another word.
+
+    Notes
+    -----
+    Candidates
+        :math:`2 M - 2`, without the positive; :math:`\log(2 M - 2)` where all points coincide. With
+        the other view only, :math:`M - 1`.
+    Minimiser
+        A regular simplex with equal views, for :math:`2 \le M \le d + 1`, and no other batch.
+    Least value
+        :math:`\log(2 (M - 1)) - m`, with the other view only :math:`\log(M - 1) - m`; here
+        :math:`m = M / ((M - 1) \tau)`.
+    Limit
+        :math:`-\frac 1 \tau + \log {}_0F_1(; \tfrac d2; \tfrac 1 {4 \tau^2})`, less
+        :math:`\log(2 M)`.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z_i} = \frac 1 {2 M \tau} \Bigl(\sum_{j \ne i, i^+}
+           (p_{ij} + p_{ji}) z_j - 2 z_{i^+}\Bigr)
+
+        with :math:`p_{ij}` the softmax of :math:`s(z_i, z_j) / \tau` over :math:`j \ne i, i^+`.
+    Batch bias
+        :math:`\frac 1 M (-1 - \frac v 2)`, up to :math:`O(M^{-2})`; a and v as in
+        :mod:`cltheory.losses`.
+    Cost
+        :math:`16 M^2 d` operations, with the other view only :math:`8 M^2 d`; memory
+        :math:`O(M d)`.
 
     Examples
     --------
@@ -197,8 +271,7 @@ def dhel(
     .. math:: \frac 1 M \sum_i -\log \frac{e^{s(z^1_i, z^2_i)/\tau}}
        {\sum_{j \ne i} e^{s(z^1_i, z^1_j)/\tau}}
 
-    It may be negative. The least value for unit rows and :math:`2 \le M \le d + 1`, at a regular
-    simplex with :math:`z^1 = z^2`, is :math:`\log(M - 1) - M / ((M - 1) \tau)`.
+    It may be negative.
 
     Parameters
     ----------
@@ -216,6 +289,28 @@ def dhel(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if the temperature is not a finite number above 0.
+
+    Notes
+    -----
+    Candidates
+        :math:`M - 1`, without the positive; :math:`\log(M - 1)` where all points coincide.
+    Minimiser
+        A regular simplex with equal views, for :math:`2 \le M \le d + 1`, and no other batch.
+    Least value
+        :math:`\log(M - 1) - m`, with :math:`m = M / ((M - 1) \tau)`.
+    Limit
+        :math:`-\frac 1 \tau + \log {}_0F_1(; \tfrac d2; \tfrac 1 {4 \tau^2})`, less
+        :math:`\log(M - 1)`.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau} \Bigl(\sum_{j \ne i}
+           (p_{ij} + p_{ji}) z^1_j - z^2_i\Bigr), \quad
+           \frac{\partial L}{\partial z^2_i} = -\frac{z^1_i}{M \tau}
+
+        with :math:`p_{ij}` the softmax of :math:`s(z^1_i, z^1_j) / \tau` over :math:`j \ne i`.
+    Batch bias
+        :math:`\frac 1 M (-\frac v 2)`, up to :math:`O(M^{-2})`; v as in :mod:`cltheory.losses`.
+    Cost
+        :math:`4 M^2 d` operations, with `symmetric` :math:`8 M^2 d`; memory :math:`O(M d)`.
 
     Examples
     --------
@@ -246,12 +341,8 @@ def kcl(
     .. math:: -\frac 1 M \sum_i \kappa(z^1_i, z^2_i)
        + \frac{\text{weight}}{M (M - 1)} \sum_{i \ne j} \kappa(z^1_i, z^1_j)
 
-    Its expectation over independent batches does not depend on M. The kernel is taken at
-    :math:`t = 1 - |x - y|^2 / 2`, for unit rows their inner product, with distances from
-    differences where rows are close. The least value for unit rows and :math:`2 \le M \le d + 1`,
-    at a regular simplex with :math:`z^1 = z^2`, is
-    :math:`-\kappa(1) + \text{weight}\; \kappa(-1 / (M - 1))`, if :math:`\kappa` is convex and
-    increasing.
+    The kernel is taken at :math:`t = 1 - |x - y|^2 / 2`, for unit rows their inner product, with
+    distances from differences where rows are close.
 
     Parameters
     ----------
@@ -272,6 +363,30 @@ def kcl(
         If the views are no finite matrices of one shape, dtype and device with at least two rows;
         if the weight is not a finite number above 0; if the kernel of the attraction is infinite at
         t = 1, as a Riesz kernel with s > 0: the loss has no lower bound.
+
+    Notes
+    -----
+    Candidates
+        :math:`M - 1` negatives, of the own view; :math:`(\text{weight} - 1) \kappa(1)` where all
+        points coincide.
+    Minimiser
+        A regular simplex with equal views, for :math:`2 \le M \le d + 1` and a kernel that is
+        convex and increasing; no other batch if it is strictly so.
+    Least value
+        :math:`-\kappa(1) + \text{weight} \kappa(-\frac 1 {M - 1})`
+    Limit
+        :math:`-\kappa(1) + \text{weight} \lambda_0`, with :math:`\lambda_0` the mean of the kernel
+        over independent uniform points; in expectation at every M.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac{2\, \text{weight}}{M (M - 1)}
+           \sum_{j \ne i} \kappa'(t_{ij}) (z^1_j - z^1_i) - \frac 1 M \kappa'(t_i) (z^2_i - z^1_i),
+           \quad \frac{\partial L}{\partial z^2_i} = -\frac 1 M \kappa'(t_i) (z^1_i - z^2_i)
+
+        with :math:`t_{ij}` of two rows of the first view and :math:`t_i` of a positive pair.
+    Batch bias
+        :math:`0`
+    Cost
+        :math:`3 M^2 d` operations, with `symmetric` :math:`6 M^2 d`; memory :math:`O(M d)`.
 
     Examples
     --------
@@ -315,7 +430,7 @@ def generalised_nt_xent(
        \frac{\eta(\tfrac12 |z^1_i - z^2_j|^2)}{\eta(\tfrac12 |z^1_i - z^2_i|^2)}\Bigr)
 
     With :math:`\eta(s) = e^{-s/\tau}` and :math:`\Psi(g) = \log(1 + g)` on unit rows it is NT-Xent
-    with a mean over candidates for their sum. The matrix of all pairs is held.
+    with a mean over candidates for their sum, and the notes are for these two.
 
     Parameters
     ----------
@@ -333,6 +448,31 @@ def generalised_nt_xent(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if the similarity is not above 0 at a positive pair.
+
+    Notes
+    -----
+    Candidates
+        :math:`M`, the positive among them; :math:`\log 2` where all points coincide.
+    Minimiser
+        A regular simplex with equal views, for :math:`2 \le M \le d + 1`, and no other batch.
+    Least value
+        :math:`\log(1 + \frac 1 M (1 + (M - 1) e^{-m}))`, with :math:`m = M / ((M - 1) \tau)`.
+    Limit
+        :math:`\log(1 + e^{-1/\tau} {}_0F_1(; \tfrac d2; \tfrac 1 {4 \tau^2}))`
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac{\Psi'(G_i)}{M^2} \sum_j g_{ij}
+           \bigl(l_{ij} (z^1_i - z^2_j) - l_{ii} (z^1_i - z^2_i)\bigr),
+
+        .. math:: \frac{\partial L}{\partial z^2_j} = \frac{\Psi'(G_j)}{M}\, G_j\, l_{jj}
+           (z^1_j - z^2_j) - \frac 1 {M^2} \sum_i \Psi'(G_i)\, g_{ij}\, l_{ij} (z^1_i - z^2_j)
+
+        with :math:`g_{ij}` the ratio in the formula, :math:`G_i` its mean over j, and
+        :math:`l_{ij} = \eta' / \eta` at :math:`\frac12 |z^1_i - z^2_j|^2`.
+    Batch bias
+        :math:`\frac 1 M (\frac{1 - c}{1 + c} - \frac{v c^2}{2 (1 + c)^2})`, up to
+        :math:`O(M^{-2})`, with :math:`c = e^{-1/\tau} C`.
+    Cost
+        Time and memory :math:`O(M^2 d)`: all differences are held.
 
     Examples
     --------
@@ -369,8 +509,7 @@ def vicreg(
        \mu \sum_j \max\bigl(0, 1 - \sqrt{C^v_{jj} + \varepsilon}\bigr)
        + \nu \sum_{j \ne k} (C^v_{jk})^2\Bigr)
 
-    with the covariance :math:`C^v` of a view, divided by M - 1. The least value, 0, is met by
-    equal views whose covariance is diagonal with entries of at least :math:`1 - \varepsilon`.
+    with the covariance :math:`C^v` of a view, divided by M - 1.
 
     Parameters
     ----------
@@ -386,6 +525,29 @@ def vicreg(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if a weight is below 0, or `eps` not above 0.
+
+    Notes
+    -----
+    Candidates
+        None; :math:`2 \mu (1 - \sqrt \varepsilon)` where all points coincide.
+    Minimiser
+        Equal views whose covariance is diagonal with entries of at least :math:`1 - \varepsilon`.
+        Rows of norm 1 have none for :math:`d \ge 2` and a small :math:`\varepsilon`.
+    Least value
+        :math:`0`
+    Limit
+        :math:`2 \mu (1 - \sqrt{\frac 1 d + \varepsilon})`, with rows of norm 1.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac{2 \lambda} M (z^1_i - z^2_i)
+           + \frac 2 {d (M - 1)} S (z^1_i - \bar z^1)
+
+        with :math:`S_{jk} = 2 \nu C_{jk}` off the diagonal, and on it
+        :math:`-\mu / (2 \sqrt{C_{jj} + \varepsilon})` where the root is below 1, else 0.
+    Batch bias
+        Of order :math:`1 / M`: columns that are independent with variance 1 have
+        :math:`\mathbb E\, C_{jk}^2 = \frac 1 {M - 1}`.
+    Cost
+        :math:`8 M d^2` operations; memory :math:`O(M d + d^2)`.
 
     Examples
     --------
@@ -421,7 +583,6 @@ def barlow_twins(
     .. math:: \sum_j (1 - C_{jj})^2 + \text{weight} \sum_{j \ne k} C_{jk}^2
 
     with the correlation :math:`C_{jk}` of column j of the first view and column k of the second.
-    The least value, 0, is met by equal views with uncorrelated columns.
 
     Parameters
     ----------
@@ -435,6 +596,28 @@ def barlow_twins(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows;
         if a column is constant, which has no correlation; if the weight is not above 0.
+
+    Notes
+    -----
+    Candidates
+        None; where all points coincide there is no correlation.
+    Minimiser
+        Equal views with uncorrelated columns, which takes :math:`M \ge d + 1`.
+    Least value
+        :math:`0`
+    Limit
+        :math:`0`
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_{\cdot j}} = \frac 1 {n_j} (I - u_j u_j^\top)
+           \sum_k E_{jk} v_k
+
+        with :math:`u_j`, :math:`v_k` the centred columns over their norms, :math:`n_j` the norm of
+        the first, :math:`E_{jj} = -2 (1 - C_{jj})` and :math:`E_{jk} = 2\, \text{weight}\, C_{jk}`.
+    Batch bias
+        Of order :math:`1 / M`: columns that are independent have
+        :math:`\mathbb E\, C_{jk}^2 = \frac 1 {M - 1}`.
+    Cost
+        :math:`6 M d^2` operations; memory :math:`O(M d + d^2)`.
 
     Examples
     --------
@@ -468,8 +651,7 @@ def negative_cosine(
 
     .. math:: -\frac 1 M \sum_i \frac{p_i^\top t_i}{|p_i| |t_i|}
 
-    BYOL's :math:`|p_i / |p_i| - t_i / |t_i||^2` is twice this, plus 2. The least value is -1, met
-    by rows of one direction, those of a constant map among them. A gradient that stops at the
+    BYOL's :math:`|p_i / |p_i| - t_i / |t_i||^2` is twice this, plus 2. A gradient that stops at the
     target, ``target.detach()``, is left to the caller.
 
     Parameters
@@ -482,6 +664,26 @@ def negative_cosine(
     ValueError
         If the two are no finite matrices of one shape, dtype and device with at least two rows, or
         a row is zero.
+
+    Notes
+    -----
+    Candidates
+        None; :math:`-1` where all points coincide.
+    Minimiser
+        Predictions in the direction of their targets, those of a constant map among them.
+    Least value
+        :math:`-1`
+    Limit
+        :math:`-1`
+    Gradient
+        .. math:: \frac{\partial L}{\partial p_i} = -\frac 1 {M |p_i|} \Bigl(\frac{t_i}{|t_i|}
+           - c_i \frac{p_i}{|p_i|}\Bigr)
+
+        with the cosine :math:`c_i` of the two rows; by a target likewise.
+    Batch bias
+        :math:`0`
+    Cost
+        Time and memory :math:`O(M d)`.
 
     Examples
     --------
@@ -514,10 +716,7 @@ def nce_binary(
        + \frac \nu {M(M - 1)} \sum_{i \ne j} \log\bigl(1 + e^{s(z^1_i, z^2_j)/\tau}\bigr)
 
     Over all critics :math:`s / \tau` the population value is least at
-    :math:`\log K_+ - \log \nu`, with :math:`K_+ = p(x, y) / (p(x) p(y))`. For unit rows with
-    :math:`z^1 = z^2` and :math:`2 \le M \le d + 1` the least value, at a regular simplex, is
-    :math:`\log(1 + e^{-1/\tau}) + \nu \log(1 + e^{-1/((M - 1)\tau)})`. For M > 2 and a low
-    temperature views that differ go below it.
+    :math:`\log K_+ - \log \nu`, with :math:`K_+ = p(x, y) / (p(x) p(y))`.
 
     Parameters
     ----------
@@ -533,6 +732,30 @@ def nce_binary(
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         or if the temperature or `nu` is not a finite number above 0.
+
+    Notes
+    -----
+    Candidates
+        :math:`M - 1` negatives, each on its own;
+        :math:`\log(1 + e^{-1/\tau}) + \nu \log(1 + e^{1/\tau})` where all points coincide.
+    Minimiser
+        With equal views a regular simplex, for :math:`2 \le M \le d + 1`. For M > 2 and a low
+        temperature views that differ go below it.
+    Least value
+        :math:`\log(1 + e^{-1/\tau}) + \nu \log(1 + e^{-1 / ((M - 1) \tau)})`, with equal views.
+    Limit
+        :math:`\log(1 + e^{-1/\tau}) + \nu\, \mathbb E \log(1 + e^{t/\tau})`, in expectation at
+        every M.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau} \Bigl(\frac \nu {M - 1}
+           \sum_{j \ne i} \sigma\bigl(s(z^1_i, z^2_j) / \tau\bigr) z^2_j
+           - \sigma\bigl(-s(z^1_i, z^2_i) / \tau\bigr) z^2_i\Bigr)
+
+        with :math:`\sigma(x) = 1 / (1 + e^{-x})`; by the second view with the roles exchanged.
+    Batch bias
+        :math:`0`
+    Cost
+        :math:`6 M^2 d` operations; memory :math:`O(M d)`.
 
     Examples
     --------
@@ -554,12 +777,9 @@ def spectral_contrastive(z1: Float[Tensor, "m d"], z2: Float[Tensor, "m d"]) -> 
     .. math:: -\frac 2 M \sum_i s(z^1_i, z^2_i)
        + \frac 1 {M(M - 1)} \sum_{i \ne j} s(z^1_i, z^2_j)^2
 
-    For d < M the cost is :math:`O(M d^2)`, by
-    :math:`\sum_{ij} s(z^1_i, z^2_j)^2 = \operatorname{tr}(C_1 C_2)` with
-    :math:`C_v = z^{v\top} z^v`. The population value of features
-    :math:`f(x) = F_{x\cdot} / \sqrt{p(x)}` is :math:`|\bar A - F F^\top|_F^2 - |\bar A|_F^2`, with
-    :math:`\bar A_{xy} = p(x, y) / \sqrt{p(x) p(y)}`. For unit rows and :math:`2 \le M \le d` the
-    least value, at orthonormal rows with :math:`z^1 = z^2`, is -2.
+    The population value of features :math:`f(x) = F_{x\cdot} / \sqrt{p(x)}` is
+    :math:`|\bar A - F F^\top|_F^2 - |\bar A|_F^2`, with
+    :math:`\bar A_{xy} = p(x, y) / \sqrt{p(x) p(y)}`.
 
     Parameters
     ----------
@@ -570,6 +790,28 @@ def spectral_contrastive(z1: Float[Tensor, "m d"], z2: Float[Tensor, "m d"]) -> 
     ------
     ValueError
         If the views are no finite matrices of one shape, dtype and device with at least two rows.
+
+    Notes
+    -----
+    Candidates
+        :math:`M - 1` negatives, of the other view; :math:`-1` where all points coincide.
+    Minimiser
+        Orthonormal rows with equal views, for :math:`2 \le M \le d`.
+    Least value
+        :math:`-2`
+    Limit
+        :math:`-2 + \frac 1 d`, in expectation at every M.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac 2 {M (M - 1)} \sum_{j \ne i}
+           s(z^1_i, z^2_j)\, z^2_j - \frac 2 M z^2_i
+
+        and by the second view with the roles exchanged.
+    Batch bias
+        :math:`0`
+    Cost
+        :math:`8 M d^2` operations for :math:`d < M`, by
+        :math:`\sum_{ij} s(z^1_i, z^2_j)^2 = \operatorname{tr}(C_1 C_2)` with
+        :math:`C_v = z^{v\top} z^v`, else :math:`6 M^2 d`; memory :math:`O(M d + \min(M, d)^2)`.
 
     Examples
     --------

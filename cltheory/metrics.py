@@ -3,6 +3,9 @@ r"""How good features are: numbers to report of a trained network.
 Features are matrices with one point a row. Those that also serve as losses (`alignment`,
 `uniformity`, `mmd`, `effective_rank`) are differentiable scalars, the others Python floats.
 
+Each docstring ends with what the cards of the book show: the *range*, and the value at a *regular
+simplex* of n points and at the *uniform law*, or in the limit of many uniform points.
+
 References
 ----------
 .. [1] Wang, T., & Isola, P. (2020). Understanding contrastive representation learning through
@@ -76,6 +79,15 @@ def linear_probe(
     sklearn.exceptions.ConvergenceWarning
         If L-BFGS stops before each derivative is below 1e-6: the accuracy is of an unfinished fit.
 
+    Notes
+    -----
+    Range
+        Between 0 and 1.
+    Regular simplex
+        :math:`1`, if each class has a vertex of its own.
+    Uniform law
+        :math:`1 / k` for k balanced classes that the features do not tell apart.
+
     Examples
     --------
     >>> x, labels = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
@@ -107,9 +119,8 @@ def invariance(z1: Float[Tensor, "n dim"], z2: Float[Tensor, "n dim"]) -> float:
     .. math:: \frac{\frac 1 n \sum_i |z^1_i - z^2_i|^2}
        {\frac 1 {n (n - 1)} \sum_{i \ne j} |z^1_i - z^2_j|^2}
 
-    It is 0 for invariant features, about 1 for features that do not see which views belong
-    together, and unchanged by translation, rotation and scaling of the features. The cost is
-    O(n d): with means :math:`m` and mean squared deviations :math:`v` of the two views,
+    It is unchanged by translation, rotation and scaling of the features. The cost is O(n d): with
+    means :math:`m` and mean squared deviations :math:`v` of the two views,
     :math:`\sum_{i, j} |z^1_i - z^2_j|^2 = n^2 (v_1 + v_2 + |m_1 - m_2|^2)`.
 
     Parameters
@@ -122,6 +133,15 @@ def invariance(z1: Float[Tensor, "n dim"], z2: Float[Tensor, "n dim"]) -> float:
     ValueError
         If the two do not fit, hold one pair only, or are collapsed: no distance across pairs, up to
         rounding.
+
+    Notes
+    -----
+    Range
+        At least 0, which is met by invariant features, without an upper bound.
+    Regular simplex
+        :math:`0`, with equal views.
+    Uniform law
+        :math:`0` with equal views; about 1 for views that do not show which belong together.
 
     Examples
     --------
@@ -150,12 +170,19 @@ def invariance(z1: Float[Tensor, "n dim"], z2: Float[Tensor, "n dim"]) -> float:
 def alignment(z1: Float[Tensor, "n dim"], z2: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
     r"""Mean squared distance of positive pairs [1]_, :math:`\frac 1 n \sum_i |z^1_i - z^2_i|^2`.
 
-    It is 0 if and only if all pairs coincide.
-
     Raises
     ------
     ValueError
         If the two do not fit.
+
+    Notes
+    -----
+    Range
+        Between 0, if and only if all pairs coincide, and 4 for unit rows.
+    Regular simplex
+        :math:`0`, with equal views.
+    Uniform law
+        :math:`0` with equal views, :math:`2` with independent ones.
 
     Examples
     --------
@@ -172,9 +199,7 @@ def uniformity(z: Float[Tensor, "n dim"], t: float = 2.0) -> Float[Tensor, ""]:
 
     .. math:: \log \frac 2 {n (n - 1)} \sum_{i < j} e^{-t |z_i - z_j|^2}
 
-    For independent uniform points it tends to :math:`-2t + \log {}_0F_1(; \tfrac d2; t^2)`, the
-    least value of a law; :math:`2 \le n \le d + 1` points reach :math:`-2tn / (n - 1)` at a
-    regular simplex, which is lower. It is 0 if all points coincide. The memory is O(n d).
+    The memory is O(n d).
 
     Parameters
     ----------
@@ -187,6 +212,15 @@ def uniformity(z: Float[Tensor, "n dim"], t: float = 2.0) -> Float[Tensor, ""]:
     ------
     ValueError
         If there are fewer than two points, a row is not of norm 1, or `t` is out of range.
+
+    Notes
+    -----
+    Range
+        Between :math:`-4t`, two opposite points, and 0, if all points coincide.
+    Regular simplex
+        :math:`-2 t n / (n - 1)`, the least value for :math:`2 \le n \le d + 1` points.
+    Uniform law
+        :math:`-2 t + \log {}_0F_1(; \tfrac d2; t^2)`, the least value of a law. A simplex is lower.
 
     Examples
     --------
@@ -210,8 +244,7 @@ def mmd(z: Float[Tensor, "n dim"], kernel: Radial) -> Float[Tensor, ""]:
 
     The two terms that the definition has beside these are equal: the mean of
     :math:`\kappa(x^\top y)` over a uniform y is the same for each x. With the Riesz kernel of
-    s = -1, minus the distance, it is the energy distance. Of spread points it may be negative: the
-    diagonal is left out.
+    s = -1, minus the distance, it is the energy distance.
 
     Parameters
     ----------
@@ -224,6 +257,17 @@ def mmd(z: Float[Tensor, "n dim"], kernel: Radial) -> Float[Tensor, ""]:
     ------
     ValueError
         If there are fewer than two points, or a row is not of norm 1.
+
+    Notes
+    -----
+    Range
+        Between :math:`\kappa(-1) - \lambda_0` and :math:`\kappa(1) - \lambda_0` for a kernel that
+        increases with t, where :math:`\lambda_0` is its mean over uniform points. Spread points may
+        be below 0, because the diagonal is left out.
+    Regular simplex
+        :math:`\kappa(-1 / (n - 1)) - \lambda_0`
+    Uniform law
+        :math:`0`, also in expectation over n independent uniform points.
 
     Examples
     --------
@@ -242,12 +286,19 @@ def effective_rank(z: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
 
     .. math:: \exp\Bigl(-\sum_k p_k \log p_k\Bigr), \qquad p_k = \sigma_k / \sum_l \sigma_l
 
-    Between 1 and min(n, d): n - 1 at a regular simplex, d at a cross-polytope or uniform points.
-
     Raises
     ------
     ValueError
         If `z` is no finite matrix, or zero.
+
+    Notes
+    -----
+    Range
+        Between 1, for rows on one line, and min(n, d).
+    Regular simplex
+        :math:`n - 1`
+    Uniform law
+        :math:`d`, and at a cross-polytope too.
 
     Examples
     --------
@@ -271,10 +322,7 @@ def wasserstein_uniformity(z: Float[Tensor, "n dim"]) -> float:
     with :math:`F_d` the distribution function of :func:`cltheory.sphere.inner_products` in the
     dimension of `z`. Its integral is closed,
     :math:`t F_d(t) + \frac{c_d}{d-1} (1 - t^2)^{(d-1)/2}` with :math:`c_d` the density at 0;
-    nothing is sampled. A law has the distance 0 if and only if it is uniform. Independent uniform
-    points have one of the order 1 / n, and small optimal batches a large one: a regular simplex of
-    four points in three dimensions has 5 / 9. It is 1 if all points coincide. The time is
-    :math:`O(n^2 (d + \log n))`, the memory :math:`O(n^2)`.
+    nothing is sampled. The time is :math:`O(n^2 (d + \log n))`, the memory :math:`O(n^2)`.
 
     Parameters
     ----------
@@ -285,6 +333,16 @@ def wasserstein_uniformity(z: Float[Tensor, "n dim"]) -> float:
     ------
     ValueError
         If there are fewer than two points, or a row is not of norm 1.
+
+    Notes
+    -----
+    Range
+        Between 0 and 1, which is reached if all points coincide.
+    Regular simplex
+        :math:`\mathbb E\, |t + 1 / (n - 1)|` under the law; in three dimensions
+        :math:`\frac 12 (1 + \frac 1 {(n - 1)^2})`. Small optimal batches score badly.
+    Uniform law
+        :math:`0`, and for no other law; n independent uniform points have a value of order 1 / n.
 
     Examples
     --------

@@ -54,9 +54,10 @@ def loss(
 ) -> Float[Tensor, "*stack"]:
     r"""Compute the triplet loss.
 
-    The linear dot loss is the quadratic form :math:`-\mathrm{tr}\, F^\top S F` of :func:`matrix`
-    and has no lower bound; the linear cosine loss lies in [-2, 2] at :math:`\delta = 0`. At
-    :math:`F = 0` the softmax loss is log 2.
+    .. math:: \frac 1 N \sum_{(a, p, q)} \psi\bigl(s(f_a, f_q) - s(f_a, f_p)\bigr)
+
+    with :math:`\psi(u) = u` (linear) or :math:`\log(1 + e^u)` (softmax). The linear dot loss is the
+    quadratic form :math:`-\mathrm{tr}\, F^\top S F` of :func:`matrix`.
 
     Parameters
     ----------
@@ -73,6 +74,30 @@ def loss(
     ------
     ValueError
         If a name is unknown, delta negative, or a triplet points outside the rows.
+
+    Notes
+    -----
+    Candidates
+        One negative a triplet; :math:`\psi(0)` where all points coincide, 0 or :math:`\log 2`.
+    Minimiser
+        For disjoint triplets under the cosine with :math:`\delta = 0`: positives in the direction
+        of their anchors, negatives in the opposite one. Under the dot product there is none.
+    Least value
+        :math:`-2` for the linear cosine, :math:`\log(1 + e^{-2})` for its softmax. The linear dot
+        loss has no lower bound, the softmax dot loss the infimum 0.
+    Limit
+        None: a triplet has one negative at every size of the data.
+    Gradient
+        .. math:: \frac{\partial L}{\partial f_a} = \frac{\psi'} N \Bigl(
+           \frac{\partial s(f_a, f_q)}{\partial f_a} - \frac{\partial s(f_a, f_p)}{\partial f_a}
+           \Bigr), \quad \frac{\partial s(f, g)}{\partial f} = \frac g {\sqrt{pq}} - s \frac f p
+
+        for a row of one triplet, with :math:`p = |f|^2 + \delta`, :math:`q = |g|^2 + \delta`; the
+        dot product has :math:`\partial s / \partial f = g`. It is what :func:`gradient` computes.
+    Batch bias
+        :math:`0`
+    Cost
+        Time and memory :math:`O(n d + N d)`.
 
     References
     ----------
