@@ -1,0 +1,190 @@
+"""The Sphinx extension of the errata: what does not hold as a source states it, and the repair.
+
+The words stand in ``cltheory/errata.yml``; the judgement and the place in the source come from the
+registry, the title from the theorem, the figures and the state from the evidence of the last run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import yaml
+from pybtex.database import parse_file
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+import chapters
+from cltheory.ledger import WORDS, Row, figure, ledger
+from sections import sections
+
+FILE = chapters.PACKAGE / "errata.yml"
+PARTS = ("says", "fails", "repair")
+MEASURED = {
+    "counterexample": "least",
+    "twin": "least",
+    "bound": "least",
+    "numeric": "worst",
+    "observed": "worst",
+    "recorded": "worst",
+    "rate": "median",
+}
+"""The number that a figure reads off a line, by the kind of the line."""
+JUDGEMENTS = ("holds", "holds with caveat", "false as stated", "not checkable as stated")
+THEOREM = re.compile(r"`{3,}\{prf:theorem\} *([^\n]*)\n:label: (\S+)")
+
+Entry = dict[str, Any]
+
+
+def entries() -> list[Entry]:
+    """Return the errata as they are written."""
+    found: list[Entry] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def problems(errata: list[Entry], rows: dict[str, Row]) -> list[str]:
+    """Say what is missing, stale, or without evidence; each sentence ends with what mends it."""
+    mend = f"edit {FILE.relative_to(chapters.ROOT)}"
+    of_claims = [entry["claim"] for entry in errata if "sentence" not in entry]
+    doubted = [claim for claim, row in rows.items() if row.of_source != "holds"]
+    found = [f"{claim}: no erratum; add one: {mend}" for claim in doubted if claim not in of_claims]
+    for claim in of_claims:
+        if claim not in doubted:
+            found.append(f"{claim}: its sentence holds or is not registered; take it out: {mend}")
+        if of_claims.count(claim) > 1:
+            found.append(f"{claim}: stands twice; keep one: {mend}")
+    for entry in errata:
+        found += [f"{name(entry)}: {problem}: {mend}" for problem in _flaws(entry, rows)]
+    return found
+
+
+def name(entry: Entry) -> str:
+    """Return what an erratum is called: its claim, or the id of a sentence of the general page."""
+    return str(entry.get("sentence", entry["claim"]))
+
+
+def _flaws(entry: Entry, rows: dict[str, Row]) -> Iterator[str]:
+    missing = [part for part in PARTS if not str(entry.get(part, "")).strip()]
+    if "sentence" in entry and "title" not in entry:
+        missing.append("title")
+    if missing:
+        yield f"{', '.join(missing)} not written"
+    if entry["claim"] not in rows:
+        yield f"{entry['claim']} is no claim"
+        return
+    if "sentence" not in entry and not entry["figures"]:
+        yield "no figure"
+    for read in entry["figures"]:
+        lines = matching(rows[entry["claim"]], read["line"])
+        if len(lines) != 1:
+            yield f"{len(lines)} lines of evidence are called {read['line']!r}, not one"
+        if read["reads"].count("{}") != 1:
+            yield f"{read['reads']!r} should hold one {{}}"
+
+
+def matching(row: Row, scope: str) -> list[dict[str, Any]]:
+    """Return the lines of a claim's evidence that have this scope."""
+    return [line for line in row.evidence if line["scope"] == scope]
+
+
+def reading(read: Entry, row: Row) -> str:
+    """Write a figure of an erratum with the number that this run measured."""
+    (line,) = matching(row, read["line"])
+    kind, measured = line["kind"], line["measured"]
+    value = f"**{figure(measured[MEASURED[kind]])}**" if measured else "(no recorded run yet)"
+    return f"{read['reads'].replace('{}', value)} (*{'twin' if kind == 'twin' else WORDS[kind]}*)"
+
+
+@cache
+def titles() -> dict[str, str]:
+    """Return the titles of the claims, from the theorems that carry their labels."""
+    texts = [path.read_text(encoding="utf-8") for path in chapters.chapters().values()]
+    return {label: title for text in texts for title, label in THEOREM.findall(text)}
+
+
+@cache
+def works() -> dict[str, tuple[str, str]]:
+    """Return the works of the bibliography by arXiv number: key, and "Authors (year)"."""
+    found = {}
+    for key, work in parse_file(chapters.ROOT / "book" / "references.bib").entries.items():
+        if number := re.search(r"arXiv:(\d+\.\d+)", work.fields.get("note", "")):
+            names = [" ".join(person.last_names) for person in work.persons["author"]]
+            who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+            found[number[1]] = key, f"{who} ({work.fields['year']})"
+    return found
+
+
+def work_of(row: Row) -> str:
+    """Return the arXiv number of the first work that a claim's source names; empty if none."""
+    number = re.search(r"arXiv:(\d+\.\d+)", row.source)
+    return number[1] if number and number[1] in works() else ""
+
+
+def markdown(errata: list[Entry], rows: dict[str, Row]) -> str:
+    """Write the page in MyST: a count, then a section for each source, as headings of level one."""
+    counts = [sum(row.of_source == word for row in rows.values()) for word in JUDGEMENTS]
+    said = ", ".join(f"{n} {word}" for n, word in zip(counts, JUDGEMENTS, strict=True))
+    lines = [f"Of the sentences behind {len(rows)} claims, **{said}**.", ""]
+    written = {entry["claim"]: entry for entry in errata if "sentence" not in entry}
+    own = {claim: row for claim, row in rows.items() if claim in written}
+    for number in dict.fromkeys(work_of(row) for row in own.values()):
+        key, who = works().get(number, ("", "Other sources"))
+        lines += [f"# {who}", "", f"{{cite:t}}`{key}`, arXiv:{number}." if key else "", ""]
+        for claim, row in own.items():
+            if work_of(row) == number:
+                lines += section(written[claim], row)
+    lines += ["# Sentences of a general page", "", GENERAL, ""]
+    for entry in errata:
+        if "sentence" in entry:
+            lines += section(entry, rows[entry["claim"]])
+    return "\n".join(lines)
+
+
+GENERAL = (
+    "These are from an introduction to the subject for a general reader, which cites no theorems. "
+    "Each is one that is met elsewhere too."
+)
+
+
+def section(entry: Entry, row: Row) -> list[str]:
+    """Write one erratum as a section, with an anchor that stays."""
+    general = "sentence" in entry
+    title = entry["title"] if general else titles().get(row.claim, row.claim)
+    place = [] if general else [f"{row.of_source}: {row.source}", ""]
+    shown = [f"  - {reading(read, row)}" for read in entry["figures"]]
+    state = "holds in this run" if row.status == "holds" else row.status
+    return [
+        f"(erratum-{name(entry)})=",
+        f"## {title}",
+        "",
+        *place,
+        "The sentence",
+        f": {entry['says']}",
+        "",
+        "Where it fails",
+        f": {entry['fails']}",
+        "",
+        *(["By how much", ":" + "\n".join(shown)[1:], ""] if shown else []),
+        "The repair",
+        f": {entry['repair']} {{prf:ref}}`{row.claim}` `{row.claim}` {state}.",
+        "",
+    ]
+
+
+class Errata(SphinxDirective):
+    """``{errata}``: every sentence that does not hold as stated, by source."""
+
+    def run(self):
+        for path in (*chapters.EXECUTED.glob("*.ipynb"), FILE, chapters.PACKAGE / "claims.yml"):
+            self.env.note_dependency(str(path))
+        rows = {row.claim: row for row in ledger(chapters.EXECUTED)}
+        if found := problems(entries(), rows):
+            raise ExtensionError("\n".join(found))
+        return sections(self, markdown(entries(), rows))
+
+
+def setup(app):
+    app.add_directive("errata", Errata)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
