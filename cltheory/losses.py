@@ -100,8 +100,10 @@ def info_nce(
         :math:`-\frac 1 \tau + \log {}_0F_1(; \tfrac d2; \tfrac 1 {4 \tau^2})`, less :math:`\log M`.
     Gradient
         .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau} \Bigl(\sum_j p_{ij} z^2_j
-           - z^2_i\Bigr), \quad \frac{\partial L}{\partial z^2_j} = \frac 1 {M \tau}
-           \Bigl(\sum_i p_{ij} z^1_i - z^1_j\Bigr)
+           - z^2_i\Bigr),
+
+        .. math:: \frac{\partial L}{\partial z^2_j} = \frac 1 {M \tau} \Bigl(\sum_i p_{ij} z^1_i
+           - z^1_j\Bigr)
 
         with :math:`p_{ij}` the softmax of :math:`s(z^1_i, z^2_j) / \tau` over j.
     Batch bias
@@ -303,8 +305,9 @@ def dhel(
         :math:`\log(M - 1)`.
     Gradient
         .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau} \Bigl(\sum_{j \ne i}
-           (p_{ij} + p_{ji}) z^1_j - z^2_i\Bigr), \quad
-           \frac{\partial L}{\partial z^2_i} = -\frac{z^1_i}{M \tau}
+           (p_{ij} + p_{ji}) z^1_j - z^2_i\Bigr),
+
+        .. math:: \frac{\partial L}{\partial z^2_i} = -\frac{z^1_i}{M \tau}
 
         with :math:`p_{ij}` the softmax of :math:`s(z^1_i, z^1_j) / \tau` over :math:`j \ne i`.
     Batch bias
@@ -373,14 +376,15 @@ def kcl(
         A regular simplex with equal views, for :math:`2 \le M \le d + 1` and a kernel that is
         convex and increasing; no other batch if it is strictly so.
     Least value
-        :math:`-\kappa(1) + \text{weight} \kappa(-\frac 1 {M - 1})`
+        :math:`-\kappa(1) + \text{weight}\, \kappa(-\frac 1 {M - 1})`
     Limit
-        :math:`-\kappa(1) + \text{weight} \lambda_0`, with :math:`\lambda_0` the mean of the kernel
-        over independent uniform points; in expectation at every M.
+        :math:`-\kappa(1) + \text{weight}\, \lambda_0`, with :math:`\lambda_0` the mean of the
+        kernel over independent uniform points; in expectation at every M.
     Gradient
         .. math:: \frac{\partial L}{\partial z^1_i} = \frac{2\, \text{weight}}{M (M - 1)}
            \sum_{j \ne i} \kappa'(t_{ij}) (z^1_j - z^1_i) - \frac 1 M \kappa'(t_i) (z^2_i - z^1_i),
-           \quad \frac{\partial L}{\partial z^2_i} = -\frac 1 M \kappa'(t_i) (z^1_i - z^2_i)
+
+        .. math:: \frac{\partial L}{\partial z^2_i} = -\frac 1 M \kappa'(t_i) (z^1_i - z^2_i)
 
         with :math:`t_{ij}` of two rows of the first view and :math:`t_i` of a positive pair.
     Batch bias

@@ -90,7 +90,9 @@ def loss(
     Gradient
         .. math:: \frac{\partial L}{\partial f_a} = \frac{\psi'} N \Bigl(
            \frac{\partial s(f_a, f_q)}{\partial f_a} - \frac{\partial s(f_a, f_p)}{\partial f_a}
-           \Bigr), \quad \frac{\partial s(f, g)}{\partial f} = \frac g {\sqrt{pq}} - s \frac f p
+           \Bigr),
+
+        .. math:: \frac{\partial s(f, g)}{\partial f} = \frac g {\sqrt{pq}} - s \frac f p
 
         for a row of one triplet, with :math:`p = |f|^2 + \delta`, :math:`q = |g|^2 + \delta`; the
         dot product has :math:`\partial s / \partial f = g`. It is what :func:`gradient` computes.

@@ -22,7 +22,7 @@ import chapters
 import uses
 from cltheory import kernels, losses, metrics, optima, triplets
 from cltheory.ledger import figure
-from sections import sections
+from sections import add_sections
 
 LOSS = ("Candidates", "Minimiser", "Least value", "Limit", "Gradient", "Batch bias", "Cost")
 KERNEL = ("Positive semidefinite", "Gegenbauer signs", "Bandwidth")
@@ -145,7 +145,8 @@ def card(function: Callable[..., Any], terms: tuple[str, ...]) -> list[str]:
     listed = [f"{term}\n{textwrap.indent(text, '    ')}" for term, text in rows.items()]
     formula = [known.formula, ""] if known.formula else []
     body = [known.summary, "", *formula, *"\n".join(listed).splitlines()]
-    return [f"(card-{full})=", f"# `{full}`", "", "````{eval-rst}", *body, "````", ""]
+    heading = name if module in Cards.kinds else full
+    return [f"(card-{full})=", f"### `{heading}`", "", "````{eval-rst}", *body, "````", ""]
 
 
 class Cards(SphinxDirective):
@@ -163,7 +164,8 @@ class Cards(SphinxDirective):
             lines = [line for function in functions for line in card(function, terms)]
         except ValueError as error:
             raise ExtensionError(str(error)) from error
-        return sections(self, "\n".join(lines))
+        add_sections(self, "\n".join(lines))
+        return []
 
 
 def setup(app):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import chapters
 from cltheory.ledger import WORDS, Row, figure, ledger
-from sections import sections
+from sections import add_sections
 
 FILE = chapters.PACKAGE / "errata.yml"
 PARTS = ("says", "fails", "repair")
@@ -33,6 +34,7 @@ MEASURED = {
 }
 """The number that a figure reads off a line, by the kind of the line."""
 JUDGEMENTS = ("holds", "holds with caveat", "false as stated", "not checkable as stated")
+ARXIV = re.compile(r"arXiv:(\d+\.\d+)")
 THEOREM = re.compile(r"`{3,}\{prf:theorem\} *([^\n]*)\n:label: (\S+)")
 
 Entry = dict[str, Any]
@@ -104,38 +106,60 @@ def titles() -> dict[str, str]:
     return {label: title for text in texts for title, label in THEOREM.findall(text)}
 
 
+@dataclass(frozen=True)
+class Work:
+    """A work of the bibliography: its key, "Authors (year)", and its title."""
+
+    key: str
+    who: str
+    title: str
+
+
 @cache
-def works() -> dict[str, tuple[str, str]]:
-    """Return the works of the bibliography by arXiv number: key, and "Authors (year)"."""
+def works() -> dict[str, Work]:
+    """Return the works of the bibliography by their arXiv numbers."""
     found = {}
-    for key, work in parse_file(chapters.ROOT / "book" / "references.bib").entries.items():
-        if number := re.search(r"arXiv:(\d+\.\d+)", work.fields.get("note", "")):
-            names = [" ".join(person.last_names) for person in work.persons["author"]]
+    for key, entry in parse_file(chapters.ROOT / "book" / "references.bib").entries.items():
+        if number := ARXIV.search(entry.fields.get("note", "")):
+            names = [" ".join(person.last_names) for person in entry.persons["author"]]
             who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
-            found[number[1]] = key, f"{who} ({work.fields['year']})"
+            title = re.sub(r"[{}]", "", entry.fields["title"])
+            found[number[1]] = Work(key, f"{who} ({entry.fields['year']})", title)
     return found
 
 
 def work_of(row: Row) -> str:
     """Return the arXiv number of the first work that a claim's source names; empty if none."""
-    number = re.search(r"arXiv:(\d+\.\d+)", row.source)
+    number = ARXIV.search(row.source)
     return number[1] if number and number[1] in works() else ""
 
 
 def markdown(errata: list[Entry], rows: dict[str, Row]) -> str:
-    """Write the page in MyST: a count, then a section for each source, as headings of level one."""
-    counts = [sum(row.of_source == word for row in rows.values()) for word in JUDGEMENTS]
-    said = ", ".join(f"{n} {word}" for n, word in zip(counts, JUDGEMENTS, strict=True))
-    lines = [f"Of the sentences behind {len(rows)} claims, **{said}**.", ""]
+    """Write the page in MyST: a count, then a section for each source."""
+    hold, caveat, wrong, lost = (
+        sum(row.of_source == word for row in rows.values()) for word in JUDGEMENTS
+    )
+    lines = [
+        f"Behind the {len(rows)} claims of this book stand as many sentences of others: **{hold} "
+        f"hold, {caveat} hold with a caveat, {wrong} are false as stated and {lost} not checkable "
+        "as stated.**",
+        "",
+    ]
     written = {entry["claim"]: entry for entry in errata if "sentence" not in entry}
     own = {claim: row for claim, row in rows.items() if claim in written}
     for number in dict.fromkeys(work_of(row) for row in own.values()):
-        key, who = works().get(number, ("", "Other sources"))
-        lines += [f"# {who}", "", f"{{cite:t}}`{key}`, arXiv:{number}." if key else "", ""]
+        work = works().get(number)
+        heading = f"{work.who}, arXiv:{number}" if work else "Other sources"
+        lines += [
+            f"## {heading}",
+            "",
+            f"*{work.title}* {{cite:p}}`{work.key}`." if work else "",
+            "",
+        ]
         for claim, row in own.items():
             if work_of(row) == number:
                 lines += section(written[claim], row)
-    lines += ["# Sentences of a general page", "", GENERAL, ""]
+    lines += ["## Sentences of a general page", "", GENERAL, ""]
     for entry in errata:
         if "sentence" in entry:
             lines += section(entry, rows[entry["claim"]])
@@ -143,8 +167,8 @@ def markdown(errata: list[Entry], rows: dict[str, Row]) -> str:
 
 
 GENERAL = (
-    "These are from an introduction to the subject for a general reader, which cites no theorems. "
-    "Each is one that is met elsewhere too."
+    "These are from an introduction for a general reader, which cites no theorems. Each is met "
+    "elsewhere too."
 )
 
 
@@ -152,12 +176,12 @@ def section(entry: Entry, row: Row) -> list[str]:
     """Write one erratum as a section, with an anchor that stays."""
     general = "sentence" in entry
     title = entry["title"] if general else titles().get(row.claim, row.claim)
-    place = [] if general else [f"{row.of_source}: {row.source}", ""]
+    place = [] if general else [f"**{row.of_source.capitalize()}.** Source: {row.source}.", ""]
     shown = [f"  - {reading(read, row)}" for read in entry["figures"]]
     state = "holds in this run" if row.status == "holds" else row.status
     return [
         f"(erratum-{name(entry)})=",
-        f"## {title}",
+        f"### {title}",
         "",
         *place,
         "The sentence",
@@ -168,7 +192,8 @@ def section(entry: Entry, row: Row) -> list[str]:
         "",
         *(["By how much", ":" + "\n".join(shown)[1:], ""] if shown else []),
         "The repair",
-        f": {entry['repair']} {{prf:ref}}`{row.claim}` `{row.claim}` {state}.",
+        f": {entry['repair']} Proved and checked as {{prf:ref}}`{row.claim}`, `{row.claim}`, which "
+        f"{state}.",
         "",
     ]
 
@@ -182,7 +207,8 @@ class Errata(SphinxDirective):
         rows = {row.claim: row for row in ledger(chapters.EXECUTED)}
         if found := problems(entries(), rows):
             raise ExtensionError("\n".join(found))
-        return sections(self, markdown(entries(), rows))
+        add_sections(self, markdown(entries(), rows))
+        return []
 
 
 def setup(app):

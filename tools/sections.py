@@ -7,12 +7,15 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 
-def sections(directive: SphinxDirective, text: str) -> list[nodes.Node]:
-    """Parse MyST with headings from level one on; lists of definitions get the class ``facts``."""
-    page = nodes.section()
-    page.document = directive.state.document
+def add_sections(directive: SphinxDirective, text: str) -> None:
+    """Parse MyST in the place of a directive; its lists of definitions get the class ``facts``.
+
+    Headings have the levels that they would have if they were typed in the page.
+    """
+    parent = directive.state_machine.node
+    start = len(parent)
     source = StringList(text.splitlines(), directive.name)
-    directive.state.nested_parse(source, 0, page, match_titles=True)
-    for facts in page.findall(nodes.definition_list):
-        facts["classes"].append("facts")
-    return page.children
+    directive.state.nested_parse(source, 0, parent, match_titles=True)
+    for added in parent[start:]:
+        for facts in added.findall(nodes.definition_list):
+            facts["classes"].append("facts")
