@@ -12,12 +12,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from latex import formulas, value
 from scipy import integrate
 from torch.utils.flop_counter import FlopCounterMode
 
 import cards
 from cltheory import kernels, losses, mercer, metrics, optima, sphere, triplets
+from latex import formulas, value
 
 CONTRAST = ("info_nce", "nt_xent", "dcl", "dhel")
 KERNEL = kernels.gaussian(1.5)

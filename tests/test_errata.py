@@ -8,16 +8,15 @@ import pytest
 import chapters
 import errata
 from cltheory.checks import registry
-from cltheory.ledger import ledger
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return {row.claim: row for row in ledger(chapters.EXECUTED)}
+def claims():
+    return {claim.id: claim for claim in chapters.claims()}
 
 
-def test_every_doubted_sentence_has_one_entry_and_none_is_stale(rows):
-    assert errata.problems(errata.entries(), rows) == []
+def test_every_doubted_sentence_has_one_entry_and_none_is_stale(claims):
+    assert errata.problems(errata.entries(), claims) == []
     doubted = {claim for claim, entry in registry().items() if entry["of_source"] != "holds"}
     written = [entry["claim"] for entry in errata.entries() if "sentence" not in entry]
     assert sorted(written) == sorted(doubted)
@@ -47,28 +46,28 @@ def planted(change):
         (lambda e: e[-1].update(claim="byol"), "byol is no claim"),
     ],
 )
-def test_a_planted_error_is_named_with_the_file_that_mends_it(rows, change, message):
-    found = errata.problems(planted(change), rows)
+def test_a_planted_error_is_named_with_the_file_that_mends_it(claims, change, message):
+    found = errata.problems(planted(change), claims)
     assert any(message in problem for problem in found), found
     assert all("edit cltheory/errata.yml" in problem for problem in found)
 
 
-def test_a_new_doubt_asks_for_an_entry(rows):
-    doubt = dataclasses.replace(rows["rkhs-finite"], of_source="false as stated")
-    found = errata.problems(errata.entries(), rows | {"rkhs-finite": doubt})
+def test_a_new_doubt_asks_for_an_entry(claims):
+    doubt = dataclasses.replace(claims["rkhs-finite"], of_source="false as stated")
+    found = errata.problems(errata.entries(), claims | {"rkhs-finite": doubt})
     assert found == ["rkhs-finite: no erratum; add one: edit cltheory/errata.yml"]
 
 
-def test_a_figure_is_what_the_run_measured(rows):
-    row = rows["imbalance"]
+def test_a_figure_is_what_the_run_measured(claims):
+    row = claims["imbalance"]
     read = {"line": row.evidence[-1]["scope"], "reads": "by {} more"}
     line = {**row.evidence[-1], "measured": {"least": 0.4321, "margin": 0.1}}
     row = dataclasses.replace(row, evidence=[line])
     assert errata.reading(read, row) == "by **0.432** more (*counterexample*)"
 
 
-def test_every_kind_of_line_has_a_number(rows):
-    for row in rows.values():
+def test_every_kind_of_line_has_a_number(claims):
+    for row in claims.values():
         for line in row.evidence:
             if line["kind"] != "symbolic" and line["measured"]:
                 assert errata.MEASURED[line["kind"]] in line["measured"]
@@ -80,9 +79,9 @@ def test_no_figure_of_a_run_is_typed():
             assert "{}" not in entry[part]
 
 
-def test_the_page_says_the_state_of_the_repair(rows):
-    fails = dataclasses.replace(rows["neuralef"], status="fails")
-    page = errata.markdown(errata.entries(), rows | {"neuralef": fails})
+def test_the_page_says_the_state_of_the_repair(claims):
+    fails = dataclasses.replace(claims["neuralef"], status="fails")
+    page = errata.markdown(errata.entries(), claims | {"neuralef": fails})
     assert "`neuralef`, which fails" in page
     assert "`imbalance`, which holds in this run" in page
     assert page.index("arXiv:2205.00165") < page.index("arXiv:2503.10812")

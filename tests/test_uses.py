@@ -107,3 +107,8 @@ def test_tests_are_found_by_the_names_that_they_use():
     assert "test_kernels.py" in uses.tests_of("kernels.gram")
     assert "test_losses.py" in uses.tests_of("losses.info_nce")
     assert uses.tests_of("kernels.no_such_name") == []
+
+
+def test_a_loss_that_is_named_by_a_string_counts():
+    assert found(block("c.numeric('n', gap, loss='nt_xent')")) == ["losses.nt_xent"]
+    assert found(block("c.numeric('n', gap, loss='no_loss')")) == []

@@ -18,7 +18,8 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import chapters
-from cltheory.ledger import WORDS, Row, figure, ledger
+from cltheory.claims import Claim
+from cltheory.ledger import WORDS, figure
 from sections import add_sections
 
 FILE = chapters.PACKAGE / "errata.yml"
@@ -46,11 +47,11 @@ def entries() -> list[Entry]:
     return found
 
 
-def problems(errata: list[Entry], rows: dict[str, Row]) -> list[str]:
+def problems(errata: list[Entry], claims: dict[str, Claim]) -> list[str]:
     """Say what is missing, stale, or without evidence; each sentence ends with what mends it."""
     mend = f"edit {FILE.relative_to(chapters.ROOT)}"
     of_claims = [entry["claim"] for entry in errata if "sentence" not in entry]
-    doubted = [claim for claim, row in rows.items() if row.of_source != "holds"]
+    doubted = [claim.id for claim in claims.values() if claim.of_source != "holds"]
     found = [f"{claim}: no erratum; add one: {mend}" for claim in doubted if claim not in of_claims]
     for claim in of_claims:
         if claim not in doubted:
@@ -58,7 +59,7 @@ def problems(errata: list[Entry], rows: dict[str, Row]) -> list[str]:
         if of_claims.count(claim) > 1:
             found.append(f"{claim}: stands twice; keep one: {mend}")
     for entry in errata:
-        found += [f"{name(entry)}: {problem}: {mend}" for problem in _flaws(entry, rows)]
+        found += [f"{name(entry)}: {problem}: {mend}" for problem in _flaws(entry, claims)]
     return found
 
 
@@ -67,33 +68,33 @@ def name(entry: Entry) -> str:
     return str(entry.get("sentence", entry["claim"]))
 
 
-def _flaws(entry: Entry, rows: dict[str, Row]) -> Iterator[str]:
+def _flaws(entry: Entry, claims: dict[str, Claim]) -> Iterator[str]:
     missing = [part for part in PARTS if not str(entry.get(part, "")).strip()]
     if "sentence" in entry and "title" not in entry:
         missing.append("title")
     if missing:
         yield f"{', '.join(missing)} not written"
-    if entry["claim"] not in rows:
+    if entry["claim"] not in claims:
         yield f"{entry['claim']} is no claim"
         return
     if "sentence" not in entry and not entry["figures"]:
         yield "no figure"
     for read in entry["figures"]:
-        lines = matching(rows[entry["claim"]], read["line"])
+        lines = matching(claims[entry["claim"]], read["line"])
         if len(lines) != 1:
             yield f"{len(lines)} lines of evidence are called {read['line']!r}, not one"
         if read["reads"].count("{}") != 1:
             yield f"{read['reads']!r} should hold one {{}}"
 
 
-def matching(row: Row, scope: str) -> list[dict[str, Any]]:
+def matching(claim: Claim, scope: str) -> list[dict[str, Any]]:
     """Return the lines of a claim's evidence that have this scope."""
-    return [line for line in row.evidence if line["scope"] == scope]
+    return [line for line in claim.evidence if line["scope"] == scope]
 
 
-def reading(read: Entry, row: Row) -> str:
+def reading(read: Entry, claim: Claim) -> str:
     """Write a figure of an erratum with the number that this run measured."""
-    (line,) = matching(row, read["line"])
+    (line,) = matching(claim, read["line"])
     kind, measured = line["kind"], line["measured"]
     value = f"**{figure(measured[MEASURED[kind]])}**" if measured else "(no recorded run yet)"
     return f"{read['reads'].replace('{}', value)} (*{'twin' if kind == 'twin' else WORDS[kind]}*)"
@@ -128,26 +129,26 @@ def works() -> dict[str, Work]:
     return found
 
 
-def work_of(row: Row) -> str:
+def work_of(claim: Claim) -> str:
     """Return the arXiv number of the first work that a claim's source names; empty if none."""
-    number = ARXIV.search(row.source)
+    number = ARXIV.search(claim.source)
     return number[1] if number and number[1] in works() else ""
 
 
-def markdown(errata: list[Entry], rows: dict[str, Row]) -> str:
+def markdown(errata: list[Entry], claims: dict[str, Claim]) -> str:
     """Write the page in MyST: a count, then a section for each source."""
     hold, caveat, wrong, lost = (
-        sum(row.of_source == word for row in rows.values()) for word in JUDGEMENTS
+        sum(claim.of_source == word for claim in claims.values()) for word in JUDGEMENTS
     )
     lines = [
-        f"Behind the {len(rows)} claims of this book stand as many sentences of others: **{hold} "
+        f"Behind the {len(claims)} claims of this book stand as many sentences of others: **{hold} "
         f"hold, {caveat} hold with a caveat, {wrong} are false as stated and {lost} not checkable "
         "as stated.**",
         "",
     ]
     written = {entry["claim"]: entry for entry in errata if "sentence" not in entry}
-    own = {claim: row for claim, row in rows.items() if claim in written}
-    for number in dict.fromkeys(work_of(row) for row in own.values()):
+    own = [claim for claim in claims.values() if claim.id in written]
+    for number in dict.fromkeys(work_of(claim) for claim in own):
         work = works().get(number)
         heading = f"{work.who}, arXiv:{number}" if work else "Other sources"
         lines += [
@@ -156,13 +157,13 @@ def markdown(errata: list[Entry], rows: dict[str, Row]) -> str:
             f"*{work.title}* {{cite:p}}`{work.key}`." if work else "",
             "",
         ]
-        for claim, row in own.items():
-            if work_of(row) == number:
-                lines += section(written[claim], row)
+        for claim in own:
+            if work_of(claim) == number:
+                lines += section(written[claim.id], claim)
     lines += ["## Sentences of a general page", "", GENERAL, ""]
     for entry in errata:
         if "sentence" in entry:
-            lines += section(entry, rows[entry["claim"]])
+            lines += section(entry, claims[entry["claim"]])
     return "\n".join(lines)
 
 
@@ -172,13 +173,13 @@ GENERAL = (
 )
 
 
-def section(entry: Entry, row: Row) -> list[str]:
+def section(entry: Entry, claim: Claim) -> list[str]:
     """Write one erratum as a section, with an anchor that stays."""
     general = "sentence" in entry
-    title = entry["title"] if general else titles().get(row.claim, row.claim)
-    place = [] if general else [f"**{row.of_source.capitalize()}.** Source: {row.source}.", ""]
-    shown = [f"  - {reading(read, row)}" for read in entry["figures"]]
-    state = "holds in this run" if row.status == "holds" else row.status
+    title = entry["title"] if general else titles().get(claim.id, claim.id)
+    place = [] if general else [f"**{claim.of_source.capitalize()}.** Source: {claim.source}.", ""]
+    shown = [f"  - {reading(read, claim)}" for read in entry["figures"]]
+    state = "holds in this run" if claim.status == "holds" else claim.status
     return [
         f"(erratum-{name(entry)})=",
         f"### {title}",
@@ -192,7 +193,7 @@ def section(entry: Entry, row: Row) -> list[str]:
         "",
         *(["By how much", ":" + "\n".join(shown)[1:], ""] if shown else []),
         "The repair",
-        f": {entry['repair']} Proved and checked as {{prf:ref}}`{row.claim}`, `{row.claim}`, which "
+        f": {entry['repair']} Proved and checked as {{prf:ref}}`{claim.id}`, `{claim.id}`, which "
         f"{state}.",
         "",
     ]
@@ -204,10 +205,10 @@ class Errata(SphinxDirective):
     def run(self):
         for path in (*chapters.EXECUTED.glob("*.ipynb"), FILE, chapters.PACKAGE / "claims.yml"):
             self.env.note_dependency(str(path))
-        rows = {row.claim: row for row in ledger(chapters.EXECUTED)}
-        if found := problems(entries(), rows):
+        claims = {claim.id: claim for claim in chapters.claims()}
+        if found := problems(entries(), claims):
             raise ExtensionError("\n".join(found))
-        add_sections(self, markdown(entries(), rows))
+        add_sections(self, markdown(entries(), claims))
         return []
 
 

@@ -163,7 +163,9 @@ class Scope:
             dotted = pending.pop()
             seen.add(dotted)
             root, _, rest = dotted.partition(".")
-            if root in self.imported:
+            if root == "cltheory":
+                found |= _public_name(dotted)
+            elif root in self.imported:
                 found |= _public_name(f"{self.imported[root]}.{rest}")
             elif root in self.defined:
                 found |= self.defined[root].known
@@ -206,6 +208,8 @@ def _free(node: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[str]:
 
 def _dotted(node: ast.AST) -> str:
     match node:
+        case ast.Constant(value=str(name)) if name in public("losses"):
+            return f"cltheory.losses.{name}"  # as `optima` takes a loss
         case ast.Name(id=name, ctx=ast.Load()):
             return name
         case ast.Attribute(value=value, attr=name) if head := _dotted(value):
