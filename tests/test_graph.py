@@ -140,6 +140,12 @@ def test_a_claim_that_is_used_and_uses_is_drawn_once():
     assert sorted(edges(drawn)) == [("b", "a"), ("c", "b")]
 
 
+def test_claims_that_no_chapter_states_are_in_the_table_and_not_on_the_map(tmp_path):
+    found = claims.gather(tmp_path, {})
+    assert parse(graph.whole(found, PAGE)).select("a") == []
+    assert graph.table(found).count("○ not run") == len(found)
+
+
 def test_two_drawings_are_equal_to_the_byte_and_titles_are_escaped():
     found = chapters.claims()
     assert graph.whole(found, PAGE) == graph.whole(found, PAGE)

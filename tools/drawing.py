@@ -65,7 +65,7 @@ def draw(rows: list[Heading | Line], uses: Iterable[tuple[str, str]], label: str
     height = {line.claim.id: y for line, y in places if isinstance(line, Line)}
     pairs = [(user, used, height[user], height[used]) for user, used in uses]
     gutter = 24 + max((_reach(a, b) for _, _, a, b in pairs), default=0)
-    letters = max(len(_text(row)) for row in rows)
+    letters = max((len(_text(row)) for row in rows), default=0)
     width = round(gutter + 16 + CHARACTER * letters + STATE)
     parts = [
         f'<div class="claim-map"><svg width="{width}" height="{bottom}" '
