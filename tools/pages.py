@@ -85,10 +85,15 @@ def use_local_mathjax(app) -> None:
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
 
 
+def mathjax_folder() -> Path:
+    """Return the folder of the MathJax that is installed."""
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")
+    return Path(spec.origin).parent / "static" / "mathjax"
+
+
 def copy_mathjax(app, error) -> None:
     if error is None and app.builder.format == "html":
-        spec = importlib.util.find_spec("sphinx-mathjax-offline")
-        source = Path(spec.origin).parent / "static" / "mathjax" / MATHJAX
+        source = mathjax_folder() / MATHJAX
         target = Path(app.outdir) / "_static" / "mathjax"
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target / MATHJAX)
