@@ -109,7 +109,7 @@ def table(exercises: list[Exercise], held: dict[str, bool]) -> str:
     lines = ["| exercise | level | touches | solution |", "|---|---|---|---|"]
     for exercise in exercises:
         link = f"{{numref}}`{{number}} {exercise.title} <{exercise.label}>`"
-        claims = " · ".join(f"{{prf:ref}}`{claim}` `{claim}`" for claim in exercise.claims)
+        claims = "\u00a0· ".join(f"{{prf:ref}}`{claim}` `{claim}`" for claim in exercise.claims)
         mark = {True: "✓ holds", False: "✗ fails", None: "○ not run"}[held.get(exercise.label)]
         lines.append(f"| {link} | {exercise.level} | {claims} | {mark} |")
     return "\n".join(lines)
