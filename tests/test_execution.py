@@ -204,3 +204,15 @@ def test_a_reference_is_carried_by_its_block_not_by_its_place(project):
     cells = nbformat.read(project / "notebooks" / "one.ipynb", as_version=4).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     assert [bool(cell.outputs) for cell in code] == [False, True, False]
+
+
+def test_a_docstring_is_not_what_runs(project):
+    key = [sys.executable, "-c", "import chapters; print(chapters.key('one'))"]
+    before = run(project, *key).stdout
+    assert len(before.strip()) == 64
+    first = project / "cltheory" / "first.py"
+    replace(first, "Return two.", "Return the number two.")
+    replace(first, "return 2.0", "return 2.0  # as it was")
+    assert run(project, *key).stdout == before
+    replace(first, "return 2.0", "return 2.125")
+    assert run(project, *key).stdout != before
