@@ -105,6 +105,19 @@ def mend_roles(app, pagename, templatename, context, doctree) -> None:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def name_toggles(app, pagename, templatename, context, doctree) -> None:
+    """Give the toggles of the sidebar a name, for readers who do not see their sign."""
+    draw = context.get("generate_toctree_html")
+
+    def named(kind, *args, **options):
+        made = draw(kind, *args, **options)
+        bare, full = "<summary><span", '<summary aria-label="Show the pages below"><span'
+        return str(made).replace(bare, full) if kind == "sidebar" else made
+
+    if draw:
+        context["generate_toctree_html"] = named
+
+
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
     """Leave out the loader of a service that these pages do not use; it reports an error."""
 
@@ -122,6 +135,7 @@ def setup(app):
     app.connect("env-before-read-docs", refuse_older_runs)
     app.connect("doctree-read", depend_on_the_run)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", name_toggles, priority=900)
     app.connect("html-page-context", mend_roles)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
