@@ -138,6 +138,10 @@ def test_the_whole_path_of_a_chapter(project):
     assert "✓ chapter" not in prose.stdout, "prose executes nothing"
     assert "Other prose." in notebook.read_text()
 
+    replace(project / "cltheory" / "first.py", "Return two.", "Give two.")
+    told = doit(project, "execute")
+    assert "✓ chapter" not in told.stdout, "the text of a function executes nothing"
+
     replace(notebook, "one case", "two cases")
     changed_line = doit(project, "execute:one")
     assert changed_line.returncode != 0, "one changed accepted line must turn the chapter red"
