@@ -467,8 +467,10 @@ def generalised_nt_xent(
         .. math:: \frac{\partial L}{\partial z^1_i} = \frac{\Psi'(G_i)}{M^2} \sum_j g_{ij}
            \bigl(l_{ij} (z^1_i - z^2_j) - l_{ii} (z^1_i - z^2_i)\bigr),
 
-        .. math:: \frac{\partial L}{\partial z^2_j} = \frac{\Psi'(G_j)}{M}\, G_j\, l_{jj}
-           (z^1_j - z^2_j) - \frac 1 {M^2} \sum_i \Psi'(G_i)\, g_{ij}\, l_{ij} (z^1_i - z^2_j)
+        .. math:: \begin{aligned}
+           \frac{\partial L}{\partial z^2_j} &= \frac{\Psi'(G_j)}{M}\, G_j\, l_{jj} (z^1_j - z^2_j)
+           \\ &\quad - \frac 1 {M^2} \sum_i \Psi'(G_i)\, g_{ij}\, l_{ij} (z^1_i - z^2_j)
+           \end{aligned}
 
         with :math:`g_{ij}` the ratio in the formula, :math:`G_i` its mean over j, and
         :math:`l_{ij} = \eta' / \eta` at :math:`\frac12 |z^1_i - z^2_j|^2`.
@@ -752,10 +754,10 @@ def nce_binary(
         every M.
     Gradient
         .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau} \Bigl(\frac \nu {M - 1}
-           \sum_{j \ne i} \sigma\bigl(s(z^1_i, z^2_j) / \tau\bigr) z^2_j
-           - \sigma\bigl(-s(z^1_i, z^2_i) / \tau\bigr) z^2_i\Bigr)
+           \sum_{j \ne i} \sigma(l_{ij}) z^2_j - \sigma(-l_{ii}) z^2_i\Bigr)
 
-        with :math:`\sigma(x) = 1 / (1 + e^{-x})`; by the second view with the roles exchanged.
+        with :math:`l_{ij} = s(z^1_i, z^2_j) / \tau` and :math:`\sigma(x) = 1 / (1 + e^{-x})`; by
+        the second view with the roles exchanged.
     Batch bias
         :math:`0`
     Cost

@@ -297,12 +297,12 @@ GRADIENTS = {
     "generalised_nt_xent": (
         of_generalised,
         {"similarity": lambda s: torch.exp(-s / TAU)},
-        "1bbeff86",
+        "421b6afb",
     ),
     "vicreg": (of_vicreg, {}, "955cab44"),
     "barlow_twins": (of_barlow, {}, "fd48f171"),
     "negative_cosine": (of_cosine, {}, "acee7534"),
-    "nce_binary": (of_nce, {"temperature": TAU, "nu": 2.0}, "565059f3"),
+    "nce_binary": (of_nce, {"temperature": TAU, "nu": 2.0}, "c902134e"),
     "spectral_contrastive": (of_spectral, {}, "d5374192"),
 }
 

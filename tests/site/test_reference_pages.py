@@ -20,10 +20,10 @@ def page(name):
 def test_every_doubted_sentence_has_a_permalink_and_leads_to_its_proof():
     soup = page("errata")
     for claim, entry in registry().items():
-        anchor = soup.find(id=f"erratum-{claim}")
+        anchor = soup.find(id=f"erratum-{claim}".lower())
         assert (anchor is not None) == (entry["of_source"] != "holds"), claim
         if anchor:
-            section = anchor if anchor.name == "section" else anchor.find_next("section")
+            section = anchor if anchor.name == "section" else anchor.find_parent("section")
             assert section.find("a", href=lambda href, c=claim: href and href.endswith(f"#{c}"))
             assert entry["of_source"] in section.get_text().lower()
 
