@@ -66,15 +66,18 @@
 
   function start() {
     const mine = {};
+    mine.drop = () => {
+      mine.worker?.terminate();
+      if (runtime === mine) runtime = null;
+    };
     mine.stopped = new Promise((resolve) => {
       mine.stop = () => {
-        mine.worker?.terminate();
-        if (runtime === mine) runtime = null;
+        mine.drop();
         resolve({ state: "stopped", text: "" });
       };
     });
     mine.ready = boot(mine).catch((trouble) => {
-      mine.stop();
+      mine.drop();
       throw trouble;
     });
     return mine;
@@ -82,6 +85,7 @@
 
   async function boot(mine) {
     await Promise.all(script.dataset.parts.split(" ").map(load));
+    if (runtime !== mine) return undefined; // stopped meanwhile
     const text = `(${work})().catch((trouble) => postMessage(String(trouble)))`;
     mine.worker = new Worker(`data:text/javascript,${encodeURIComponent(text)}`, { type: "module" });
     return new Promise((resolve, reject) => {
@@ -107,11 +111,12 @@
     const answer = async () => {
       tell("… loading Python and SymPy, once for this page");
       await mine.ready;
+      if (runtime !== mine) return mine.stopped;
       tell("… running");
       const { port1, port2 } = new MessageChannel();
       mine.worker.postMessage(program, [port2]);
       const { data } = await new Promise((resolve) => { port1.onmessage = resolve; });
-      if (data.dead) mine.stop();
+      if (data.dead) setTimeout(mine.stop); // after this verdict, for whoever else waits
       return data;
     };
     const unable = (trouble) => ({ state: "unable", text: `${trouble.message} ${ELSEWHERE}` });

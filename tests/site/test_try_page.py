@@ -46,13 +46,17 @@ def editor(browser):
         reason = "the book was built without checks in the page; run make try, then make site-test"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with Visit(browser, PAGE, WIDE) as visit:
-        yield Editor(visit)
+        opened = Editor(visit)
+        opened.box.locator("summary").click()
+        yield opened
 
 
 def test_an_editor_opens_by_keyboard_and_does_not_trap_it(editor):
     page = editor.page
     focused = "document.activeElement.className || document.activeElement.tagName"
     editor.box.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert not editor.code.is_visible()
     page.keyboard.press("Enter")
     assert editor.code.is_visible()
     stops = []
@@ -125,13 +129,14 @@ def test_an_editor_fits_a_phone(browser, editor):
         visit.page.locator(EDITOR).screenshot(path=str(SITE.parent / "screenshots/try-narrow.png"))
 
 
-def test_a_browser_that_cannot_start_python_says_what_to_do(browser, editor):
+def test_loading_can_be_stopped_and_a_browser_that_cannot_start_python_says_so(browser, editor):
     with Visit(browser, PAGE, WIDE) as visit:
-        visit.page.evaluate(
-            "window.Worker = class { constructor() { throw new Error('refused') } }"
-        )
         other = Editor(visit)
         other.box.locator("summary").click()
+        other.press()
+        other.press()
+        assert other.verdict() == "! stopped"
+        visit.page.evaluate("() => { window.Worker = function () { throw Error('refused') } }")
         assert other.run() == "! Python could not be started in this page"
         assert "python -m http.server" in other.text()
         assert other.button.inner_text() == "Run"
