@@ -43,6 +43,11 @@ class Chapter:
         The name of its file, its heading, and the part of the book that holds it.
     url : str
         Its page, from the top of the site.
+
+    Examples
+    --------
+    >>> Chapter("rkhs", "Kernels and their spaces", "Kernels", "book/kernels/rkhs.html").part
+    'Kernels'
     """
 
     name: str
@@ -71,6 +76,12 @@ class Claim:
         Computed: ``holds``, ``fails``, ``not run`` or ``leans on <ids that do not hold>``.
     evidence : list of dict
         The lines of its check and of its training runs, with what was measured.
+
+    Examples
+    --------
+    >>> claim = gather(Path("no chapter was run"), {})["nystrom"]
+    >>> claim.of_source, claim.uses, claim.evidence
+    ('holds', ['rkhs-finite'], [])
     """
 
     id: str
@@ -99,6 +110,17 @@ class Claims:
         In reading order.
     claims : list of Claim
         In the order of the registry.
+
+    Raises
+    ------
+    KeyError
+        If ``claims[claim_id]`` is asked for an id that is not registered.
+
+    Examples
+    --------
+    >>> claims = gather(Path("no chapter was run"), {})
+    >>> {claim.status for claim in claims}
+    {'not run'}
     """
 
     versions: dict[str, str]
@@ -146,6 +168,15 @@ def load(path: str | os.PathLike[str]) -> Claims:
     ------
     ValueError
         If the file is of another version of the schema, or is no such file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "claims.json")
+    ...     size = path.write_text(gather(Path("none"), {}).to_json(), encoding="utf-8")
+    ...     load(path)["nystrom"].status
+    'not run'
     """
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     found = content.get("schema_version") if isinstance(content, dict) else None
@@ -163,7 +194,11 @@ def load(path: str | os.PathLike[str]) -> Claims:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``claims.json``."""
+    """Return the JSON Schema of ``claims.json``.
+
+    >>> schema()["required"]
+    ['schema_version', 'versions', 'commit', 'chapters', 'claims']
+    """
     text = files("cltheory").joinpath("claims.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
@@ -178,7 +213,11 @@ def theorems(text: str) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide what a run measures."""
+    """Return the versions that decide what a run measures.
+
+    >>> list(versions())
+    ['python', 'torch', 'cltheory']
+    """
     return {
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -187,7 +226,11 @@ def versions() -> dict[str, str]:
 
 
 def blocks(executed: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (chapter, evidence block) from every executed notebook of a folder."""
+    """Yield (chapter, evidence block) from every executed notebook of a folder.
+
+    >>> list(blocks(Path("no chapter was run")))
+    []
+    """
     for path in sorted(executed.glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):

@@ -212,10 +212,20 @@ def markdown(claims: Claims) -> str:
 
 
 def link(claim: Claim) -> str:
-    """Refer to the theorem of a claim by its number, in MyST; to its id where it has none yet."""
+    """Refer to the theorem of a claim by its number, in MyST; to its id where it has none yet.
+
+    >>> from pathlib import Path
+    >>> from cltheory.claims import gather
+    >>> link(gather(Path("no chapter was run"), {})["nystrom"])
+    'nystrom'
+    """
     return f"{{prf:ref}}`{claim.id}`" if claim.url else claim.id
 
 
 def mark(status: str) -> str:
-    """Say a status in a sign and in words."""
+    """Say a status in a sign and in words.
+
+    >>> mark("holds"), mark("leans on nystrom")
+    ('✓ holds', '○ leans on nystrom')
+    """
     return {"holds": "✓ holds", "fails": "✗ fails"}.get(status, f"○ {status}")

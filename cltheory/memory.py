@@ -74,7 +74,7 @@ class Momentum(nn.Module):
             mine.lerp_(theirs, 1 - self.momentum)
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d"]:
         """Apply the copy."""
         features: Tensor = self.net(x)
         return features

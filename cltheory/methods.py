@@ -15,8 +15,24 @@ else it needs is trained by :func:`train`, and looked at by :func:`embed` and :f
 >>> len(history.losses), embed(net, images).shape
 (4, torch.Size([64, 3]))
 
+What tells them apart stands in the configuration:
+
+>>> for method in (
+...     simclr(), moco(), byol(), simsiam(), swav(), vicreg(), barlow_twins(), siglip(), supcon()
+... ):
+...     print(f"{method.name:12}", method.target, method.predictor, method.unit)
+SimCLR       tied False True
+MoCo         0.999 False True
+BYOL         0.996 True False
+SimSiam      stop-gradient True False
+SwAV         tied False True
+VICReg       tied False False
+Barlow Twins tied False False
+SigLIP       tied False True
+SupCon       tied False True
+
 Numbers that are not given are those of the papers, for images of natural scenes and batches of
-hundreds or thousands; the loss refuses one that is out of range. Not modelled: crops of several
+hundreds or thousands; one that is out of range raises a ``ValueError``. Not modelled: crops of several
 sizes, momenta and weights that follow a schedule, prototypes that are held still at first.
 """
 

@@ -23,11 +23,19 @@ from cltheory.checks import registry
 
 SHELVES = {
     "Kernels and points": ["kernels", "sphere", "mercer", "rkhs", "pairs"],
-    "Losses, and what they reach": ["losses", "risks", "optima", "triplets", "metrics", "minimise"],
+    "Losses, and what they reach": [
+        "losses",
+        "method_losses",
+        "risks",
+        "optima",
+        "triplets",
+        "metrics",
+        "minimise",
+    ],
     "Networks and their flows": ["networks", "ntk", "flows", "pca", "eigenfunctions"],
-    "Training": ["training", "methods", "views", "data", "sweeps"],
-    "Evidence and figures": ["checks", "ledger", "figures"],
-    "Underneath": ["blockwise"],
+    "Training": ["training", "methods", "systems", "views", "data", "sweeps"],
+    "Evidence and figures": ["checks", "claims", "ledger", "figures"],
+    "Underneath": ["blockwise", "memory", "sinkhorn"],
 }
 """The modules, in the order in which a reader meets them."""
 
