@@ -32,8 +32,8 @@ SigLIP       tied False True
 SupCon       tied False True
 
 Numbers that are not given are those of the papers, for images of natural scenes and batches of
-hundreds or thousands; one that is out of range raises a ``ValueError``. Not modelled: crops of several
-sizes, momenta and weights that follow a schedule, prototypes that are held still at first.
+hundreds or thousands; one that is out of range raises a ``ValueError``. Not modelled: crops of
+several sizes, momenta and weights that follow a schedule, prototypes that are held still at first.
 """
 
 from __future__ import annotations

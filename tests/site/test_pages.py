@@ -47,10 +47,12 @@ LONG = """() => [...document.querySelectorAll('div.math')].filter(e => e.offsetP
   .map(([e]) => e.id || e.textContent.slice(0, 60))"""
 
 OPEN_ALL = """() => {
+  document.querySelectorAll('.toggle-hidden .toggle-button').forEach(button => button.click());
   const closed = [...document.querySelectorAll('.bd-article details:not([open])')];
   closed.forEach(details => details.querySelector('summary').click());
   const shows = d => d.open && [...d.children].slice(1).some(c => c.getBoundingClientRect().height);
-  return closed.filter(details => !shows(details)).map(d => d.textContent.slice(0, 60));
+  return [...closed.filter(details => !shows(details)),
+    ...document.querySelectorAll('.admonition.toggle-hidden')].map(e => e.textContent.slice(0, 60));
 }"""
 
 
