@@ -66,9 +66,8 @@ def project(tmp_path):
     for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "_config.yml"):
         shutil.copy(ROOT / name, tmp_path)
     book = tmp_path / "book"
-    (book / "_static").mkdir(parents=True)
+    shutil.copytree(ROOT / "book" / "_static", book / "_static")
     (book / "references.bib").write_text("")
-    (book / "_static" / "book.css").write_text("")
     for title, module, claim in (
         ("One", "first", "rkhs-finite"),
         ("Two", "second", "nystrom"),

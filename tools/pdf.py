@@ -66,7 +66,7 @@ ul {{ list-style: none; padding-left: 6mm; margin: 0; }}
 body > ul {{ padding: 0; }}
 li.part {{ font-weight: 700; margin-top: 4mm; }}
 li.part li, li.page {{ font-weight: 600; margin-top: 1.5mm; break-inside: avoid; }}
-li li li {{ font-weight: 400 !important; margin: 0 !important; }}
+li.page > ul > li {{ font-weight: 400; margin: 0; }}
 a {{ display: flex; color: inherit; text-decoration: none; gap: 4mm; }}
 a span {{ margin-left: auto; }}
 </style><header><h1>{title}</h1><img src="{cover}" alt=""><p>{author}</p><p>{edition}</p></header>

@@ -100,7 +100,7 @@ def _plain(node: nodes.Node) -> str:
 
 def add_tags(app, pagename, templatename, context, doctree) -> None:
     """Put the description, the icon and the tags of Open Graph into the head of a page."""
-    project, address = app.config.project, app.config.site_address
+    project, address = app.config.html_title, app.config.site_address
     root = context["pathto"]("_static/favicon.svg", resource=True)
     tags = [f'<link rel="icon" type="image/svg+xml" href="{root}"/>']
     if doctree is not None:
@@ -135,7 +135,7 @@ def finish(app, error) -> None:
     if error is not None or app.builder.format != "html":
         return
     site, address = Path(app.outdir), app.config.site_address
-    cover.write(site / "_static", app.config.project)
+    cover.write(site / "_static", app.config.html_title)
     robots = "User-agent: *\nAllow: /\n"
     (site / "sitemap.xml").unlink(missing_ok=True)
     if address:
