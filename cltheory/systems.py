@@ -38,7 +38,7 @@ from cltheory.memory import Momentum, Queue
 
 @dataclass(frozen=True)
 class Method:
-    """What tells one method from another; change one thing with :func:`dataclasses.replace`.
+    """What tells one method from another; change one thing with ``dataclasses.replace``.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Method:
 
 
 class System(nn.Module):
-    """The parts of a method, trained together; :meth:`step` is all that a loop calls.
+    """The parts of a method, trained together; :meth:`System.step` is all that a loop calls.
 
     Parameters
     ----------

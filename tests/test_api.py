@@ -143,3 +143,8 @@ def test_a_function_names_its_claims_and_tests():
     text = finished("Centre.")
     assert ":Evidence: :prf:ref:`kpca-mds-eckart-young`" in text
     assert "``test_kernels.py``" in text
+
+
+def test_a_field_that_a_factory_fills_has_a_default():
+    given, _ = signature("systems.Method", "class")
+    assert given.endswith("learned: Mapping[str, float]=dict())")

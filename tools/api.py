@@ -140,8 +140,9 @@ def _made_from_fields(node: ast.ClassDef) -> ast.stmt:
     """Return the constructor that Python writes for a dataclass or a named tuple."""
     fields = [child for child in node.body if isinstance(child, ast.AnnAssign)]
     for field in fields:
-        if isinstance(field.value, ast.Call):  # field(...), which is no default
-            field.value = None
+        if isinstance(field.value, ast.Call):  # field(...): the value that it makes, if any
+            made = [k.value for k in field.value.keywords if k.arg == "default_factory"]
+            field.value = ast.Call(made[0], [], []) if made else None
     told = ", ".join(map(ast.unparse, fields))
     return ast.parse(f"def __init__({told}): pass").body[0]
 

@@ -47,6 +47,12 @@ def chapters() -> dict[str, Path]:
     return {path.stem: path for path in paths if "{code-cell}" in _text(path)}
 
 
+def on_page(page: str) -> str | None:
+    """Return the chapter that a page shows; pages of modules bear names of chapters too."""
+    found = [name for name, path in chapters().items() if path == ROOT / f"{page}.md"]
+    return found[0] if found else None
+
+
 def parts() -> dict[str, str]:
     """Return the caption of the part that holds each page of ``_toc.yml``, in reading order."""
     return dict(_files(yaml.safe_load(_text(ROOT / "_toc.yml"))))

@@ -42,8 +42,8 @@ def launches(repository: str, name: str) -> dict[str, str]:
 
 def offer_the_notebook(app, pagename, templatename, context, doctree) -> None:
     """Lay the notebook beside the page's source, where the theme's download button finds it."""
-    name = Path(pagename).name
-    if name in chapters.chapters():
+    name = chapters.on_page(pagename)
+    if name:
         target = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(chapters.NOTEBOOKS / f"{name}.ipynb", target)
@@ -60,7 +60,7 @@ def add_buttons(app, pagename, templatename, context, doctree) -> None:
     downloads["buttons"].insert(
         1, _button(archive, "package", "Download the package", "fas fa-box", "download-package")
     )
-    services = launches(app.config.cltheory_repository, Path(pagename).name)
+    services = launches(app.config.cltheory_repository, chapters.on_page(pagename))
     if services:
         links = [
             _button(url, title, f"Open the notebook on {title}", "fas fa-play", title.lower())

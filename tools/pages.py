@@ -51,8 +51,7 @@ def lighten(data: dict) -> None:
 def refuse_older_runs(app, env, docnames) -> None:
     """Stop the build where a chapter's run is not of today's code: a page shows no older output."""
     stale = []
-    shown = {Path(docname).name for docname in env.found_docs}
-    for name in shown & set(chapters.chapters()):
+    for name in filter(None, map(chapters.on_page, env.found_docs)):
         path = chapters.EXECUTED / f"{name}.ipynb"
         run = nbformat.read(path, as_version=4).metadata["cltheory"] if path.exists() else {}
         if run.get("key") != chapters.key(name):
@@ -64,8 +63,8 @@ def refuse_older_runs(app, env, docnames) -> None:
 
 def depend_on_the_run(app, doctree) -> None:
     """Render a chapter again when its run is newer than its page."""
-    name = Path(app.env.docname).name
-    if name in chapters.chapters():
+    name = chapters.on_page(app.env.docname)
+    if name:
         app.env.note_dependency(str(chapters.EXECUTED / f"{name}.ipynb"))
 
 

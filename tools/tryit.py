@@ -74,8 +74,8 @@ def programs(name: str) -> dict[str, str]:
 
 def offer(app, doctree, docname) -> None:
     """Put an editor under the card of each check that has a program."""
-    name = Path(docname).name
-    if name not in chapters.chapters() or app.builder.format != "html" or not runtime.ready():
+    name = chapters.on_page(docname)
+    if not name or app.builder.format != "html" or not runtime.ready():
         return
     notebook = f"{'../' * docname.count('/')}_sources/{docname}.ipynb"
     cards = [node for node in doctree.findall(nodes.container) if "evidence" in node["classes"]]
