@@ -223,6 +223,21 @@ def skip(app, what, name, obj, skipped, options) -> bool | None:
     return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
 
 
+LINES = re.compile(r'(<span class="sig-paren">\(</span>)\s*<dl>(.*?)</dl>', re.DOTALL)
+"""The arguments of a signature on several lines, for which Sphinx writes a list without terms."""
+
+
+def mend_signatures(app, pagename, templatename, context, doctree) -> None:
+    """Make the lines of a signature plain blocks, which browsers and screen readers know."""
+
+    def plain(found: re.Match) -> str:
+        lines = found[2].replace("<dd>", "<div>").replace("</dd>", "</div>")
+        return f'{found[1]}<div class="sig-lines">{lines}</div>'
+
+    if 'class="sig-paren"' in context.get("body", ""):
+        context["body"] = LINES.sub(plain, context["body"])
+
+
 def setup(app):
     for extension in ("autodoc", "autosummary", "napoleon", "viewcode"):
         app.setup_extension(f"sphinx.ext.{extension}")
@@ -234,4 +249,5 @@ def setup(app):
     app.connect("autodoc-process-signature", sign)
     app.connect("missing-reference", find)
     app.connect("autodoc-skip-member", skip)
+    app.connect("html-page-context", mend_signatures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
