@@ -8,17 +8,19 @@ from sphinx.domains import Domain, ObjType
 
 from cltheory.checks import registry
 
+IMPORTANT = 0  # before all that only holds the words
+
 
 class Claims(Domain):
     """The claims as objects of the search: an id leads straight to its theorem."""
 
-    name, label = "claim", "Claims"
+    name, label = "claim", "Checked"  # the search writes "Checked claim"
     object_types: ClassVar = {"claim": ObjType("claim")}
 
     def get_objects(self):
         for label, theorem in getattr(self.env, "proof_list", {}).items():
             if label in registry():
-                yield label, label, "claim", theorem["docname"], label, 1
+                yield label, label, "claim", theorem["docname"], label, IMPORTANT
 
     def merge_domaindata(self, docnames, otherdata):
         pass  # nothing of its own

@@ -49,14 +49,12 @@ class Cover(SphinxDirective):
 
     def run(self):
         root = "../" * self.env.docname.count("/")
-        return [
-            nodes.raw(
-                "",
-                f'<figure class="cover"><img src="{root}_static/cover.svg" width="691" height="230"'
-                f' alt="{cover.ALT}"/><figcaption>{cover.CAPTION}</figcaption></figure>',
-                format="html",
-            )
-        ]
+        image = (  # as it is in the dark, too
+            f'<img class="dark-light" src="{root}_static/cover.svg" width="691" height="230" '
+            f'alt="{cover.ALT}"/>'
+        )
+        caption = f"<figcaption>{cover.CAPTION}</figcaption>"
+        return [nodes.raw("", f'<figure class="cover">{image}{caption}</figure>', format="html")]
 
 
 class Downloads(SphinxDirective):

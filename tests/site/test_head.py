@@ -14,7 +14,7 @@ LOOK = """() => {
     closed: [...document.querySelectorAll('.bd-article details')]
       .filter(d => ![...d.children].slice(1).some(shown)).length,
     light: bright(back),
-    tinted: [...document.querySelectorAll('.bd-article .evidence, .bd-article .admonition')]
+    tinted: [...document.querySelectorAll('.bd-article :is(.evidence, .admonition:not(.hide))')]
       .filter(card => getComputedStyle(card).borderLeftStyle !== 'solid').length,
   };
 }"""

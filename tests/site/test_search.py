@@ -25,7 +25,7 @@ def test_an_id_leads_straight_to_its_theorem(browser, claim):
 @pytest.mark.parametrize(
     ("words", "page"),
     [
-        ("top_eigenpairs", "kernels/mercer"),  # a function
+        ("top_eigenpairs", "kernels/eigenfunctions"),  # a function
         ("adjacency", "notation"),  # a symbol's name
         ("reproducing inner product", "kernels/rkhs"),  # words of a statement
         ("Eckart", "kernels/rkhs"),  # a title
