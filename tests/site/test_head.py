@@ -11,7 +11,7 @@ LOOK = """() => {
   return {
     navigation: ['.bd-sidebar-primary', '.bd-header-article', '.prev-next-footer']
       .filter(name => shown(document.querySelector(name))),
-    closed: [...document.querySelectorAll('.bd-article details')]
+    closed: [...document.querySelectorAll('.bd-article details:not(.tryit)')]
       .filter(d => ![...d.children].slice(1).some(shown)).length,
     light: bright(back),
     tinted: [...document.querySelectorAll('.bd-article :is(.evidence, .admonition:not(.hide))')]
