@@ -232,7 +232,6 @@ def task_book():
         "doc": "pages",
         "actions": [CmdAction(_render)],
         "file_dep": _book_sources(),
-        "uptodate": [config_changed("|".join([STRICT, chapters.commit(), *ADDRESSES]))],
         "task_dep": ["execute"],
         "targets": [str(PAGE)],
         "meta": {"mend": "edit the file named above; then `make book`"},
@@ -241,12 +240,22 @@ def task_book():
 
 def _book_sources():
     return [
+        _kept("asked", "|".join([STRICT, *ADDRESSES])),
+        _kept("commit.md", chapters.commit()),  # which the page on the environment shows
         *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
         *_files("pyproject.toml", "README.md"),  # parts of the package that readers download
         str(runtime.STATE),
         *_files("tests/test_*.py"),  # each claim names the tests of its functions
         *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
     ]
+
+
+def _kept(name, text):
+    """Keep a fact in a file, so that doit tells which of the sources changed, this one too."""
+    path = BUILD / name
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+    return str(path)
 
 
 def task_pdf():
