@@ -88,7 +88,7 @@ def byol(*, momentum: float = 0.996) -> Method:
     r"""BYOL (Grill et al. 2020, arXiv:2006.07733): predict what a slow copy makes.
 
     .. math:: L = -\tfrac12 \bigl(\cos(h(z_\theta(x^1)), z_\xi(x^2))
-       + \cos(h(z_\theta(x^2)), z_\xi(x^1))\bigr),\qquad
+       + \cos(h(z_\theta(x^2)), z_\xi(x^1))\bigr),\\
        \xi \leftarrow m\, \xi + (1 - m)\, \theta
 
     averaged over the batch, with the predictor h; the paper's loss is 4 + 4 L. It is least, at -1,
