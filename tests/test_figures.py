@@ -11,6 +11,9 @@ from cltheory import figures
 @pytest.fixture(autouse=True)
 def agg():
     mpl.use("agg")
+    plt.close("all")
+    yield
+    plt.close("all")
 
 
 def frames(count):
