@@ -633,17 +633,7 @@ def barlow_twins(
     """
     z1, z2 = _views(z1, z2)
     _validate.positive(weight, "weight")
-    scaled = []
-    for z, name in ((z1, "z1"), (z2, "z2")):
-        centred = z - z.mean(0)
-        norms = centred.norm(dim=0)
-        flat = norms <= 10 * torch.finfo(z.dtype).eps * z.detach().norm(dim=0)
-        if not _validate.holds(~flat.any()):
-            raise ValueError(
-                f"{name} must have columns that vary, got column {int(flat.nonzero()[0])} constant"
-            )
-        scaled.append(centred / norms)
-    c = scaled[0].mT @ scaled[1]
+    c = _standardised(z1, "z1").mT @ _standardised(z2, "z2") / len(z1)
     own = c.diagonal()
     redundancy = (c - torch.diag(own)).square().sum()
     loss: Tensor = (1 - own).square().sum() + weight * redundancy
@@ -840,6 +830,18 @@ def spectral_contrastive(z1: Float[Tensor, "m d"], z2: Float[Tensor, "m d"]) -> 
 def _radial(kernel: Profile) -> Radial:
     """Take a profile as a function of squared distances."""
     return kernel if isinstance(kernel, Radial) else Radial(lambda r2: kernel(1 - r2 / 2))
+
+
+def _standardised(z: Tensor, name: str) -> Float[Tensor, "m d"]:
+    """Columns of mean 0 and variance 1, by the one kernel that PyTorch has for both."""
+    scaled, mean, precision = torch.native_batch_norm(z, None, None, None, None, True, 0.0, 0.0)
+    deviation = precision.detach().reciprocal()
+    flat = deviation <= 10 * torch.finfo(z.dtype).eps * torch.hypot(mean.detach(), deviation)
+    if not _validate.holds(~flat.any()):
+        raise ValueError(
+            f"{name} must have columns that vary, got column {int(flat.nonzero()[0])} constant"
+        )
+    return scaled
 
 
 def _views(z1: Tensor, z2: Tensor, names: tuple[str, str] = ("z1", "z2")) -> tuple[Tensor, Tensor]:
