@@ -63,6 +63,30 @@ def moco(
         If an argument is no finite matrix, the three do not fit in shape, dtype or device, or the
         temperature is not a finite number above 0.
 
+    Notes
+    -----
+    Candidates
+        :math:`K + 1`; :math:`\log(K + 1)` where all points coincide.
+    Minimiser
+        Every anchor at its key, and the queue antipodal to all of them. Where the queue holds keys
+        of the same law, those of InfoNCE with independent negatives.
+    Least value
+        :math:`\log(1 + K e^{-2/\tau})`
+    Limit
+        :math:`\log C - \frac 1 \tau` for many keys in the queue, less :math:`\log(K + 1)`; C as in
+        :mod:`cltheory.losses`.
+    Gradient
+        .. math:: \frac{\partial L}{\partial q_i} = \frac 1 {M \tau}
+           \Bigl(\sum_j p_{ij} n_j - (1 - p_i) k_i\Bigr)
+
+        with the shares :math:`p_i` of the key and :math:`p_{ij}` of the queue in the sum of
+        exponentials.
+    Batch bias
+        :math:`\frac 1 K (a - 1 - \frac v 2)`, up to :math:`O(K^{-2})`, whatever the batch; a and v
+        as in :mod:`cltheory.losses`.
+    Cost
+        :math:`4 M K d` operations, if the queue gets no gradient; memory :math:`O(M K)`.
+
     Examples
     --------
     >>> q, n = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0], [-1.0, 0.0]])
@@ -119,6 +143,29 @@ def swav(
     ValueError
         If an argument is no finite matrix, the three do not fit in shape, dtype or device, there
         are fewer than two prototypes, or a number is out of range.
+
+    Notes
+    -----
+    Candidates
+        K; at least :math:`\log K` where all points coincide.
+    Minimiser
+        Each feature at a prototype, all used equally, and prototypes that are a regular simplex, if
+        codes are hard and :math:`K \le d + 1`.
+    Least value
+        :math:`\log(1 + (K - 1)\, e^{-K / ((K - 1) \tau)})` with hard codes; with
+        :math:`\varepsilon > 0` the entropy of the codes comes in.
+    Limit
+        No closed form: codes tend to those of entropic transport from the law of the features to
+        equal use.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {2 M \tau}
+           \sum_k (p^1_{ik} - q^2_{ik})\, c_k
+
+        with :math:`p^v_{ik} = \operatorname{softmax}_k(s(z^v_i, c_k)/\tau)`.
+    Batch bias
+        Not zero: equal use is asked of every batch, though only the law has it.
+    Cost
+        :math:`12 M K d` operations; memory :math:`O(M K)`.
 
     Examples
     --------
@@ -178,6 +225,31 @@ def siglip(
         If the views are no finite matrices of one shape, dtype and device with at least two rows,
         the temperature is not a finite number above 0, or the bias is not finite.
 
+    Notes
+    -----
+    Candidates
+        Each of :math:`M^2` pairs alone;
+        :math:`\log(1 + e^{b - 1/\tau}) + (M - 1) \log(1 + e^{1/\tau - b})` where all points
+        coincide.
+    Minimiser
+        For :math:`d \ge M > 2` one of a family from the regular simplex to two antipodal points,
+        which temperature and bias choose.
+    Least value
+        :math:`\log(1 + e^{b - 1/\tau}) + (M - 1) \log(1 + e^{-1/((M - 1) \tau) - b})` in the phase
+        of the simplex.
+    Limit
+        None at fixed temperature and bias: the second sum grows like M.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z^1_i} = \frac 1 {M \tau}
+           \Bigl(\sum_{j \ne i} \sigma(s_{ij}/\tau - b)\, z^2_j
+           - \sigma(b - s_{ii}/\tau)\, z^2_i\Bigr)
+
+        with :math:`s_{ij} = s(z^1_i, z^2_j)`.
+    Batch bias
+        The mean of the negatives has none; its weight is :math:`M - 1`.
+    Cost
+        :math:`6 M^2 (d + 1)` operations; memory :math:`O(M d)`.
+
     Examples
     --------
     >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
@@ -233,6 +305,29 @@ def supcon(
     ValueError
         If `z` is no finite matrix, `labels` are not one integer a row, a class has one row only,
         or the temperature is not a finite number above 0.
+
+    Notes
+    -----
+    Candidates
+        :math:`n - 1`; :math:`\log(n - 1)` where all points coincide.
+    Minimiser
+        For :math:`K \le d + 1` classes of c rows each: every class at one point, these points a
+        regular simplex.
+    Least value
+        :math:`\log(c - 1 + c (K - 1)\, e^{-K / ((K - 1) \tau)})`
+    Limit
+        :math:`\log(\frac 1 K + \frac{K - 1} K e^{-K / ((K - 1) \tau)})` at the minimiser, for many
+        rows in each of K classes, less :math:`\log(n - 1)`.
+    Gradient
+        .. math:: \frac{\partial L}{\partial z_i} = \frac 1 {n \tau}
+           \Bigl(\sum_{j \ne i} (p_{ij} + p_{ji})\, z_j
+           - \frac 2 {|P(i)|} \sum_{p \in P(i)} z_p\Bigr)
+
+        with the softmax :math:`p_{ij}` of row i over all others.
+    Batch bias
+        Of order :math:`1 / n`, as that of NT-Xent, from the logarithm of a sum over the batch.
+    Cost
+        :math:`4 n^2 d` operations; memory :math:`O(n d)`.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from scipy import integrate
 from torch.utils.flop_counter import FlopCounterMode
 
 import cards
-from cltheory import kernels, losses, mercer, metrics, optima, sphere, triplets
+from cltheory import kernels, losses, mercer, method_losses, metrics, optima, sphere, triplets
 from latex import formulas, value
 
 CONTRAST = ("info_nce", "nt_xent", "dcl", "dhel")
@@ -39,7 +39,7 @@ def unit(m, dim, seed=0):
 @pytest.mark.parametrize("kind", cards.Cards.kinds)
 def test_every_function_has_a_card(kind):
     functions, names = cards.shown(kind)
-    assert {"losses": 12, "kernels": 9, "metrics": 7}[kind] <= len(functions)
+    assert {"losses": 16, "kernels": 9, "metrics": 7}[kind] <= len(functions)
     for function in functions:
         card = "\n".join(cards.card(function, names))
         assert (
@@ -339,6 +339,159 @@ def test_the_triplet_loss():
         assert least == pytest.approx(value(stated))
         for seed in range(20):
             assert float(triplets.loss(unit(6, 3, seed), rows, kind=kind)) >= least
+
+
+def one_hot(labels):
+    return torch.nn.functional.one_hot(labels).to(torch.float64)
+
+
+def of_moco(q, k, queue):
+    shares = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1).div(TAU).softmax(1)
+    return (shares[:, 1:] @ queue - (1 - shares[:, :1]) * k) / (len(q) * TAU)
+
+
+def of_swav(z1, z2, c):
+    share = (z1 @ c.T / TAU).softmax(1)
+    aim = torch.exp(z2 @ c.T / 0.05)
+    for _ in range(3):
+        aim = aim / aim.sum(0)
+        aim = aim / aim.sum(1, keepdim=True)
+    return (share - aim) @ c / (2 * len(z1) * TAU)
+
+
+def of_siglip(z1, z2, bias):
+    pulls = torch.sigmoid(z1 @ z2.T / TAU - bias)
+    pulls.diagonal().copy_(-torch.sigmoid(bias - (z1 * z2).sum(1) / TAU))
+    return pulls @ z2 / (len(z1) * TAU)
+
+
+def of_supcon(z, labels):
+    p, hot = softmax(z, z, (0,)), one_hot(labels)
+    mates = hot @ hot.T - torch.eye(len(z), dtype=z.dtype)
+    pull = 2 * mates / mates.sum(1, keepdim=True)
+    return (p + p.T - pull) @ z / (len(z) * TAU)
+
+
+RNG = torch.Generator().manual_seed(4)
+QUEUE = torch.randn(5, 3, dtype=torch.float64, generator=RNG)
+LABELS = torch.tensor([0, 1, 0, 2, 2, 1])
+OF_METHODS = {
+    "moco": (
+        lambda a, b: method_losses.moco(a, b, queue=QUEUE, temperature=TAU),
+        lambda a, b: of_moco(a, b, QUEUE),
+        "c75b2b0f",
+    ),
+    "swav": (
+        lambda a, b: method_losses.swav(a, b, prototypes=QUEUE, temperature=TAU),
+        lambda a, b: of_swav(a, b, QUEUE),
+        "c3bd29b9",
+    ),
+    "siglip": (
+        lambda a, b: method_losses.siglip(a, b, temperature=TAU, bias=0.7),
+        lambda a, b: of_siglip(a, b, 0.7),
+        "2893d72b",
+    ),
+    "supcon": (
+        lambda a, _: method_losses.supcon(a, LABELS, temperature=TAU),
+        lambda a, _: of_supcon(a, LABELS),
+        "8144f75f",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_METHODS)
+def test_gradients_of_the_losses_of_methods(name):
+    loss, closed, stands = OF_METHODS[name]
+    a, b = 0.3 * torch.randn(2, 6, 3, dtype=torch.float64, generator=RNG)
+    a.requires_grad_()
+    loss(a, b).backward()
+    torch.testing.assert_close(closed(a.detach(), b), a.grad, rtol=1e-9, atol=1e-12)
+    now = seal(terms(getattr(method_losses, name))["Gradient"])
+    assert stands == now, f"the gradient of {name} was edited: edit of_{name}, then put {now!r}"
+
+
+def test_values_of_moco():
+    text, (k, dim, m) = terms(method_losses.moco), (7, 3, 2000)
+    u = unit(1, dim)
+    given = {"temperature": TAU}
+    letters = {"K": k, "M": m, "d": dim, "tau": TAU}
+    count, alike = formulas(text["Candidates"])[:2]
+    assert value(count, **letters) == k + 1
+    same = float(method_losses.moco(u, u, queue=u.repeat(k, 1), **given))
+    assert same == pytest.approx(value(alike, **letters))
+    least = value(formulas(text["Least value"])[0], **letters)
+    assert float(method_losses.moco(u, u, queue=-u.repeat(k, 1), **given)) == pytest.approx(least)
+    positive, mean = math.exp(1 / TAU), float(sphere.mean(lambda t: torch.exp(t / TAU), dim))
+    v = float(sphere.mean(lambda t: torch.exp(2 * t / TAU), dim)) / mean**2 - 1
+    expected = mean_logarithm(positive, 1.0, m) - math.log(m + 1) - 1 / TAU
+    limit = value(formulas(text["Limit"])[0], C=mean, **letters)
+    bias = value(formulas(text["Batch bias"])[0], K=m, a=positive / mean, v=v)
+    assert m * (expected - limit) == pytest.approx(m * bias, abs=0.02)
+
+
+def test_values_of_swav():
+    text, k = terms(method_losses.swav), 4
+    c = sphere.simplex(k, 5)
+    letters = {"K": k, "tau": TAU}
+    z = c.repeat(3, 1)
+    hard = float(method_losses.swav(z, z, prototypes=c, temperature=TAU, eps=1e-3))
+    assert hard == pytest.approx(value(formulas(text["Least value"])[0], **letters))
+    u = unit(1, 5).repeat(12, 1)
+    alike = value(formulas(text["Candidates"])[0], **letters)
+    for seed in range(20):
+        some = unit(k, 5, seed)
+        assert float(method_losses.swav(u, u, prototypes=some, temperature=TAU)) >= alike - 1e-12
+    around = torch.cat([sphere.simplex(k, 5)[:, :4], torch.zeros(k, 1)], 1)  # all at a right angle
+    north = torch.tensor([[0.0, 0, 0, 0, 1]], dtype=torch.float64).repeat(12, 1)
+    flat = float(method_losses.swav(north, north, prototypes=around, temperature=TAU))
+    assert flat == pytest.approx(alike)
+
+
+def test_values_of_siglip():
+    text, m, bias = terms(method_losses.siglip), 4, 1 / TAU
+    letters = {"M": m, "tau": TAU, "b": bias}
+    z, u = sphere.simplex(m, 5), unit(1, 5).repeat(m, 1)
+    given = {"temperature": TAU, "bias": bias}
+    alike = value(formulas(text["Candidates"])[1], **letters)
+    assert float(method_losses.siglip(u, u, **given)) == pytest.approx(alike)
+    least = value(formulas(text["Least value"])[0], **letters)
+    assert float(method_losses.siglip(z, z, **given)) == pytest.approx(least)
+    for seed in range(20):
+        assert float(method_losses.siglip(unit(m, 5, seed), unit(m, 5, seed + 20), **given)) > least
+
+
+def test_values_of_supcon():
+    text, (k, c) = terms(method_losses.supcon), (4, 3)
+    letters = {"K": k, "c": c, "n": k * c, "tau": TAU}
+    labels, z = torch.arange(k).repeat(c), sphere.simplex(k, 5).repeat(c, 1)
+    alike = value(formulas(text["Candidates"])[1], **letters)
+    u = unit(1, 5).repeat(k * c, 1)
+    assert float(method_losses.supcon(u, labels, temperature=TAU)) == pytest.approx(alike)
+    least = value(formulas(text["Least value"])[0], **letters)
+    assert float(method_losses.supcon(z, labels, temperature=TAU)) == pytest.approx(least)
+    for seed in range(20):
+        some = unit(k * c, 5, seed)
+        assert float(method_losses.supcon(some, labels, temperature=TAU)) > least
+    many = 10**6
+    far = value(formulas(text["Least value"])[0], **{**letters, "c": many}) - math.log(k * many - 1)
+    assert far == pytest.approx(value(formulas(text["Limit"])[0], **letters), abs=1e-5)
+
+
+def test_costs_of_the_losses_of_methods():
+    m, dim, k = 2048, 8, 512
+    c = unit(k, dim, 7).float()
+    labels = torch.arange(m) // 2
+    prototypes = c.clone().requires_grad_()
+    calls = {
+        "moco": lambda a, b: method_losses.moco(a, b.detach(), queue=c, temperature=TAU),
+        "swav": lambda a, b: method_losses.swav(a, b, prototypes=prototypes, temperature=TAU),
+        "siglip": lambda a, b: method_losses.siglip(a, b, temperature=TAU, bias=2.0),
+        "supcon": lambda a, _: method_losses.supcon(a, labels, temperature=TAU),
+    }
+    for name, loss in calls.items():
+        stated = formulas(terms(getattr(method_losses, name))["Cost"])[0]
+        counted = operations(loss, m, dim, {})
+        assert counted == pytest.approx(value(stated, M=m, d=dim, K=k, n=m), rel=0.13), name
 
 
 COSTS = {

@@ -20,7 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import chapters
 import uses
-from cltheory import kernels, losses, metrics, optima, triplets
+from cltheory import kernels, losses, method_losses, metrics, optima, triplets
 from cltheory.ledger import figure
 from sections import add_sections
 
@@ -110,7 +110,7 @@ def public(module: ModuleType) -> list[Callable[..., Any]]:
 def shown(kind: str) -> tuple[list[Callable[..., Any]], tuple[str, ...]]:
     """Return the functions that have cards of a kind, and the terms of these cards."""
     if kind == "losses":
-        return [*public(losses), triplets.loss], LOSS
+        return [*public(losses), triplets.loss, *public(method_losses)], LOSS
     if kind == "kernels":
         made = (kernels.Kernel, kernels.Profile, kernels.Radial)
         makers = [f for f in public(kernels) if inspect.signature(f).return_annotation in made]
@@ -158,7 +158,7 @@ class Cards(SphinxDirective):
     def run(self):
         kind = directives.choice(self.arguments[0], self.kinds)
         functions, terms = shown(kind)
-        for module in ("losses", "kernels", "metrics", "triplets", "optima"):
+        for module in ("losses", "method_losses", "kernels", "metrics", "triplets", "optima"):
             self.env.note_dependency(str(chapters.PACKAGE / f"{module}.py"))
         try:
             lines = [line for function in functions for line in card(function, terms)]
