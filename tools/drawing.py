@@ -94,7 +94,7 @@ def _text(row: Heading | Line) -> str:
 
 def _reach(a: int, b: int) -> float:
     """How far to the left an arrow swings: further for a longer one, so that few coincide."""
-    return 14 * (abs(a - b) / ROW) ** 0.58
+    return 8 * (abs(a - b) / ROW) ** 0.58
 
 
 def _arrow(user: str, used: str, x: float, to: int, start: int) -> str:
