@@ -364,9 +364,8 @@ def gauss_hermite(
     With :math:`a = 1/(4 s^2)`, :math:`b = 1/(2 l^2)`, :math:`c = \sqrt{a^2 + 2ab}`,
     :math:`A = a + b + c`, :math:`B = b / A` and the physicists' Hermite polynomials,
 
-    .. math:: \lambda_k = \sqrt{2a/A}\, B^k, \qquad \phi_k(x) =
-        \sqrt{\frac{\sqrt{c/a}}{2^k k!}}\; e^{-(c - a) x^2} H_k(\sqrt{2c}\, x), \qquad
-        k = 0, 1, \dots
+    .. math:: \lambda_k = \sqrt{2a/A}\, B^k, \qquad k = 0, 1, \dots, \\
+        \phi_k(x) = \sqrt{\frac{\sqrt{c/a}}{2^k k!}}\; e^{-(c - a) x^2} H_k(\sqrt{2c}\, x)
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def swav(
 ) -> Float[Tensor, ""]:
     r"""SwAV's swapped prediction [2]_: the code of a view from the features of the other.
 
-    .. math:: \tfrac12 (\ell(z^1, q^2) + \ell(z^2, q^1)),\qquad
+    .. math:: \tfrac12 (\ell(z^1, q^2) + \ell(z^2, q^1)),\\
        \ell(z, q) = -\frac 1 M \sum_i \sum_{k=1}^K q_{ik}
        \log \operatorname{softmax}_k \bigl(s(z_i, c_k) / \tau\bigr)
 

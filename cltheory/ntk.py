@@ -210,7 +210,7 @@ def duals(
 
     .. math::
 
-        \kappa_\varphi(x, y) = \mathbb E\, \varphi(v^\top x) \varphi(v^\top y), \qquad
+        \kappa_\varphi(x, y) = \mathbb E\, \varphi(v^\top x) \varphi(v^\top y), \\
         \kappa_{\varphi'}(x, y) = \mathbb E\, \varphi'(v^\top x) \varphi'(v^\top y), \qquad
         v \sim N(0, I)
 
@@ -346,8 +346,8 @@ def hessian_norm(
 
     .. math::
 
-        \|H^{(z)}(x)\|_2 = M^{-1/2} \max_r \tfrac12 \big(|a_r| + \sqrt{a_r^2 + 4 b_r^2}\big),
-        \qquad a_r = w_{rz}\, \varphi''(v_r^\top x)\, |x|^2,\quad b_r = \varphi'(v_r^\top x)\, |x|
+        \|H^{(z)}(x)\|_2 = M^{-1/2} \max_r \tfrac12 \big(|a_r| + \sqrt{a_r^2 + 4 b_r^2}\big), \\
+        a_r = w_{rz}\, \varphi''(v_r^\top x)\, |x|^2,\quad b_r = \varphi'(v_r^\top x)\, |x|
 
     for the Hessian has a block for each hidden unit, which acts on w and on v along x alone.
 

@@ -182,7 +182,7 @@ def spectral_contrastive(model: PairModel, features: Float[Tensor, "n d"]) -> Fl
     r"""Spectral contrastive risk of features :math:`\phi`, one row for each state.
 
     .. math:: -2\,\mathbb E_{p_+} \phi(x)^\top \phi(z)
-       + \mathbb E_{p \otimes p} \bigl(\phi(x)^\top \phi(z)\bigr)^2
+       + \mathbb E_{p \otimes p} \bigl(\phi(x)^\top \phi(z)\bigr)^2 \\
        = \|\bar A - F F^\top\|_F^2 - \|\bar A\|_F^2, \qquad F_x = \sqrt{p(x)}\,\phi(x)
 
     The minimum over d columns is :math:`-\sum_{i \le d} \max(\lambda_i, 0)^2` (HaoChen et al. 2021,

@@ -2,8 +2,8 @@ r"""Triplet losses of an anchor, a positive and a negative, with their gradients
 
 .. math::
 
-    L(F) = \frac1N \sum_{(a, p, q)} \psi\big(s(f_a, f_q) - s(f_a, f_p)\big),
-    \qquad \psi(u) = u \text{ (linear)},\quad \psi(u) = \log(1 + e^u) \text{ (softmax)}
+    L(F) = \frac1N \sum_{(a, p, q)} \psi\big(s(f_a, f_q) - s(f_a, f_p)\big), \\
+    \psi(u) = u \text{ (linear)},\quad \psi(u) = \log(1 + e^u) \text{ (softmax)}
 
 with the similarity :math:`s(f, g) = f^\top g` (dot) or
 :math:`s(f, g) = f^\top g / \sqrt{(|f|^2 + \delta)(|g|^2 + \delta)}` (cosine). Outputs may carry
