@@ -7,12 +7,13 @@ import pytest
 from browsing import WIDE, Visit
 
 RESULTS = """() => [...document.querySelectorAll('#search-results li a')].map(a => a.href)"""
+FINISHED = "document.querySelector('#search-results p')?.textContent.startsWith('Search finished')"
 
 
 def found(browser, words):
     with Visit(browser, "search.html", WIDE) as visit:
         visit.page.goto(f"{visit.page.url}?q={quote(words)}", wait_until="load")
-        visit.page.wait_for_selector("#search-results li a", timeout=20_000)
+        visit.page.wait_for_function(FINISHED, timeout=60_000)
         assert visit.troubles == []
         return visit.page.evaluate(RESULTS)
 
