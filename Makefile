@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 # The versions to install; /dev/null takes the newest.
 CONSTRAINTS ?= constraints.txt
 C ?=
-DOIT := .venv/bin/doit -f tools/dodo.py -d .
+DOIT := .venv/bin/python -m doit -f tools/dodo.py -d .
 
 .PHONY: book test chapter accept record try site-test pdf archive clean
 book: .venv/ready
@@ -44,6 +44,10 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 2; }
 	@echo 'Setting up .venv, once: about 2 GB and a few minutes'
-	@$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[book,test]'
+	@$(PYTHON) -m venv .venv || { echo 'No environment in .venv: see above. Where the folder is' \
+	  'read-only: cp -r . ~/book && cd ~/book. On Debian: apt install python3-venv.' \
+	  'Then: make $(MAKECMDGOALS)'; exit 2; }
+	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[book,test]' || \
+	  { echo 'The installation stopped: see above. What is there is kept. With a network, or with' \
+	  'another index: make $(MAKECMDGOALS) PIP_FLAGS="--index-url ADDRESS"'; exit 2; }
 	@mkdir -p _build && touch $@

@@ -232,7 +232,13 @@ def blocks(executed: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     []
     """
     for path in sorted(executed.glob("*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        try:
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no notebook, or a part of one. Run: make chapter C={path.stem}"
+            ) from error
+        for cell in cells:
             for output in cell.get("outputs", []):
                 if "cltheory" in output.get("metadata", {}):
                     yield path.stem, output["metadata"]["cltheory"]

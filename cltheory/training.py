@@ -331,7 +331,10 @@ def load_record(path: str | os.PathLike[str]) -> Record:
                     f"{name} does not fit the content, which was changed after the run"
                 )
     except ValueError as error:
-        raise ValueError(f"record {path} is refused: {error}") from error
+        raise ValueError(
+            f"record {path} is refused: {error}. Take back the one that was committed, or make it "
+            f"again: git checkout {path}, or make record C={Path(path).stem} DATA=folder"
+        ) from error
     return record
 
 

@@ -3,106 +3,20 @@
 A project of two one-claim chapters is laid out in a temporary folder, with this tree's tools.
 """
 
-import json
 import os
 import platform
 import re
-import shutil
-import subprocess
-import sys
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import nbformat
 import pytest
 
-import runtime
-
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-HEADER = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-"""
-CHAPTER = (
-    HEADER
-    + """# {title}
-
-Some prose.
-
-```{{code-cell}} ipython3
-from cltheory.checks import claim
-from cltheory.{module} import constant
-
-def gap(*, shift=0):
-    return round(constant()) - 2 + shift
-
-with claim("{claim}") as c:
-    c.symbolic("one case", gap)
-    c.twin("shifted", shift=1, margin=0.5)
-```
-
-```{{code-cell}} ipython3
-print(constant())
-```
-"""
-)
-SOURCE = '"""A module."""\n\n\ndef constant() -> float:\n    """Return two."""\n    return 2.0\n'
+from tiny import accept, build, doit, lay_out, python, replace, run
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A small project; chapter ``one`` uses module ``first``, ``two`` uses ``second``."""
-    for folder in ("tools", "cltheory"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__py*"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "_config.yml"):
-        shutil.copy(ROOT / name, tmp_path)
-    book = tmp_path / "book"
-    shutil.copytree(ROOT / "book" / "_static", book / "_static")
-    (book / "references.bib").write_text("")
-    for title, module, claim in (
-        ("One", "first", "rkhs-finite"),
-        ("Two", "second", "nystrom"),
-    ):
-        (tmp_path / "cltheory" / f"{module}.py").write_text(SOURCE)
-        text = CHAPTER.format(title=title, module=module, claim=claim)
-        (book / f"{title.lower()}.md").write_text(text)
-    state = tmp_path / "_build" / "runtime" / "state.json"
-    state.parent.mkdir(parents=True)
-    state.write_text(json.dumps(runtime.state()))  # nothing to fetch
-    (tmp_path / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/one\nchapters:\n- file: book/two\n"
-    )
-    return tmp_path
-
-
-def run(project, *command):
-    environment = {**os.environ, "PYTHONPATH": f"{project}:{project / 'tools'}", "GOAL": "test"}
-    return subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def doit(project, *tasks):
-    return run(project, BIN / "doit", "-f", "tools/dodo.py", "-d", ".", *tasks)
-
-
-def accept(project, *names):
-    return run(project, sys.executable, "tools/accept.py", *names)
-
-
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+    return lay_out(tmp_path, ["One", "Two"])
 
 
 def test_the_whole_path_of_a_chapter(project):
@@ -155,7 +69,7 @@ def test_the_whole_path_of_a_chapter(project):
     assert "FAILED" in broken.stdout
     assert accept(project, "one").returncode != 0, "a claim that fails is never accepted"
     assert not (project / "_build" / "executed" / "one.ipynb").exists()
-    page = run(project, BIN / "jupyter-book", "build", ".")
+    page = build(project)
     assert page.returncode != 0, "no page of a chapter that failed"
     assert "Run: make book" in page.stdout + page.stderr
 
@@ -171,7 +85,7 @@ def test_a_page_never_shows_the_output_of_an_older_run(project):
 
     # The claim still holds with this constant, but the chapter prints another number.
     replace(project / "cltheory" / "first.py", "return 2.0", "return 2.125")
-    refused = run(project, BIN / "jupyter-book", "build", ".", "--all")
+    refused = build(project, "--all")
     assert refused.returncode != 0, "the run on disk is of older code"
     assert "no run of today's code for: one" in refused.stdout + refused.stderr
     assert doit(project, "book").returncode == 0
@@ -191,7 +105,7 @@ def test_imports_are_followed_through_modules(project):
         "print(len(chapters.imported([cell('import cltheory')])))\n"
         "print(chapters.imported([cell('%time x\\nimport numpy')]))\n"
     )
-    lines = run(project, sys.executable, "-c", script).stdout.splitlines()
+    lines = run(project, python(project), "-c", script).stdout.splitlines()
     assert {"ledger", "checks", "_measure"} <= set(eval(lines[0]))
     assert "mercer" not in eval(lines[0])
     assert int(lines[1]) == len(list((project / "cltheory").glob("*.py")))
@@ -210,7 +124,7 @@ def test_a_reference_is_carried_by_its_block_not_by_its_place(project):
 
 
 def test_a_docstring_is_not_what_runs(project):
-    key = [sys.executable, "-c", "import chapters; print(chapters.key('one'))"]
+    key = [python(project), "-c", "import chapters; print(chapters.key('one'))"]
     before = run(project, *key).stdout
     assert len(before.strip()) == 64
     first = project / "cltheory" / "first.py"

@@ -215,7 +215,8 @@ def test_tampered_record_is_refused(tmp_path, tamper, words):
     content = json.loads(path.read_text())
     tamper(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=f"record .*mercer.json is refused: .*{words}"):
+    mend = "git checkout .*mercer.json, or make record C=mercer"
+    with pytest.raises(ValueError, match=f"record .*mercer.json is refused: .*{words}.*{mend}"):
         load_record(path)
 
 

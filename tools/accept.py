@@ -8,8 +8,6 @@ from __future__ import annotations
 import difflib
 import sys
 
-import nbformat
-
 import chapters
 
 
@@ -17,11 +15,9 @@ def accept(name: str) -> bool:
     """Show and take the new lines of one chapter; return whether anything is left to mend."""
     made = chapters.notebook(name)
     for folder in (chapters.REJECTED, chapters.EXECUTED):
-        path = folder / f"{name}.ipynb"
-        if path.exists():
-            run = nbformat.read(path, as_version=4)
-            if run.metadata["cltheory"]["code"] == chapters.code_key(made):
-                break
+        run = chapters.kept(folder / f"{name}.ipynb")
+        if run and run.metadata["cltheory"]["code"] == chapters.code_key(made):
+            break
     else:
         print(f"{name}: has not run since its code changed. Run: make chapter C={name}")
         return False
@@ -53,7 +49,10 @@ def _flat(lines: dict) -> list[str]:
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(chapters.chapters())
-    done = [accept(name) for name in names]
+    try:
+        done = [accept(name) for name in names]
+    except chapters.Damaged as error:
+        sys.exit(str(error))
     if all(done):
         print("Accepted. Look at the difference, then commit notebooks/.")
     sys.exit(0 if all(done) else 1)

@@ -30,6 +30,11 @@ RUNS = ROOT / "book" / "runs"
 EXECUTED = ROOT / "_build" / "executed"
 REJECTED = ROOT / "_build" / "rejected"
 
+
+class Damaged(ValueError):
+    """A notebook that is none; the message names what mends it."""
+
+
 CHECKED = "nbval-check-output"
 NOTICE = (
     "*This notebook is generated from `{source}`: edit that file, not this one. "
@@ -135,12 +140,47 @@ def places(notebook: nbformat.NotebookNode) -> Iterator[tuple[Place, nbformat.No
             seen[opened] += 1
 
 
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook of the build.
+
+    Raises
+    ------
+    Damaged
+        If it was cut off or is something else.
+    """
+    try:
+        found = nbformat.reads(_text(path), as_version=4)
+        nbformat.validate(found)
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError):
+        raise Damaged(f"{path} is no notebook, or a part of one") from None
+    return found
+
+
+def kept(path: Path) -> nbformat.NotebookNode | None:
+    """Return what a run left in a file; None where there is none, or a part of one."""
+    try:
+        return read(path)
+    except (FileNotFoundError, Damaged):
+        return None
+
+
+def has_run(name: str) -> bool:
+    """Whether the run of a chapter as it stands today is there, and whole."""
+    run = kept(EXECUTED / f"{name}.ipynb")
+    return run is not None and run.metadata.get("cltheory", {}).get("key") == key(name)
+
+
 def accepted_lines(name: str) -> dict[Place, list[str]]:
     """Return the accepted lines of the notebook that stands, by the place of the cell."""
     path = NOTEBOOKS / f"{name}.ipynb"
     if not path.exists():
         return {}
-    standing = nbformat.read(path, as_version=4)
+    try:
+        standing = read(path)
+    except Damaged as error:
+        raise Damaged(
+            f"{error}. It holds the accepted lines. Run: git checkout {path.relative_to(ROOT)}"
+        ) from None
     return {place: texts(cell) for place, cell in places(standing) if texts(cell)}
 
 
@@ -163,9 +203,16 @@ def write_notebook(name: str, made: nbformat.NotebookNode | None = None) -> bool
     text = nbformat.writes(made or notebook(name), version=4) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write(path, text)
     return True
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole, or leave what is there: a build may be stopped at any time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def code_key(made: nbformat.NotebookNode) -> str:

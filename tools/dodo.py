@@ -5,15 +5,17 @@ A step runs again only when what it depends on changed in content; dates do not 
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from doit.action import CmdAction
-from doit.exceptions import UnmetDependency
+from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
-from doit.tools import config_changed
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parent.parent))
@@ -22,10 +24,21 @@ import chapters
 import runtime
 
 PYTHON = sys.executable
-BOOK = f"{Path(PYTHON).parent / 'jupyter-book'} build ."
+BOOK = [str(Path(PYTHON).with_name("jupyter-book")), "build", "."]
 ROOT = chapters.ROOT
 BUILD = ROOT / "_build"
+if not os.access(BUILD if BUILD.exists() else ROOT, os.W_OK):
+    raise InvalidDodoFile(
+        f"{ROOT} cannot be written, and the build writes there. Make a copy of yours, and run make "
+        f"in it: cp -r {shlex.quote(str(ROOT))} ~/book && chmod -R u+w ~/book"
+    )
 BUILD.mkdir(exist_ok=True)
+MEMORY = BUILD / ".doit.json"
+if MEMORY.exists():
+    try:
+        json.loads(MEMORY.read_text(encoding="utf-8"))
+    except ValueError:  # a build was killed while it wrote; what is there is looked at again
+        MEMORY.unlink()
 PAGE = BUILD / "html" / "index.html"
 OF_THE_BOOK = ("tests/test_book.py", "tests/test_exercises.py")  # they read the chapters' text
 # One thread a process: steps run side by side. The tree's own package, whatever is installed.
@@ -33,7 +46,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), str(ROOT)])
 ADDRESSES = [os.environ.get(f"CLTHEORY_{name}", "") for name in ("SITE", "REPOSITORY")]
 MADE = {"pdf": "book.pdf", "archive": "book.zip"}
-STRICT = " -W --keep-going" if os.environ.get("STRICT") else ""
+RUFF = [PYTHON, "-m", "ruff"]
+PYTEST = [PYTHON, "-m", "pytest", "-q"]
+NBVAL = [
+    *("-p", "keep", "-p", "no:cacheprovider"),
+    *("--nbval-lax", "--nbval-current-env"),
+    *("--nbval-cell-timeout=600", "--nbval-kernel-startup-timeout=300"),
+]
+STRICT = ["-W", "--keep-going"] if os.environ.get("STRICT") else []
 
 
 class Progress(ConsoleReporter):
@@ -116,7 +136,7 @@ DOIT_CONFIG = {
     "reporter": Progress,
     "verbosity": 0,
     "backend": "json",
-    "dep_file": str(BUILD / ".doit.json"),
+    "dep_file": str(MEMORY),
     "num_process": min(2, os.cpu_count() or 1),
     "par_type": "thread",
     "continue": True,
@@ -135,8 +155,12 @@ def task_notebooks():
 
 
 def _write_notebooks():
-    for name in chapters.chapters():
-        chapters.write_notebook(name)
+    try:
+        for name in chapters.chapters():
+            chapters.write_notebook(name)
+    except chapters.Damaged as error:
+        return TaskFailed(str(error))
+    return None
 
 
 def task_execute():
@@ -146,13 +170,9 @@ def task_execute():
         yield {
             "name": name,
             "doc": f"chapter {name}",
-            "actions": [
-                f"{PYTHON} -m pytest -q -p keep "
-                f"-p no:cacheprovider --rootdir={ROOT} --nbval-lax --nbval-current-env "
-                f"--nbval-cell-timeout=600 --keep={name} {notebook}"
-            ],
+            "actions": [[*PYTEST, *NBVAL, f"--rootdir={ROOT}", f"--keep={name}", notebook]],
             "task_dep": ["notebooks"],
-            "uptodate": [config_changed(chapters.key(name))],
+            "uptodate": [partial(chapters.has_run, name)],
             "targets": [str(chapters.EXECUTED / f"{name}.ipynb")],
             "meta": {
                 "mend": f"edit the chapter and run `make chapter C={name}`; where only the lines "
@@ -165,7 +185,7 @@ def task_lint():
     """Format and lint"""
     return {
         "doc": "format and lint",
-        "actions": [f"{PYTHON} -m ruff format --check .", f"{PYTHON} -m ruff check ."],
+        "actions": [[*RUFF, "format", "--check", "."], [*RUFF, "check", "."]],
         "file_dep": _files("*/*.py", "*/*/*.py", "pyproject.toml"),
         "meta": {"mend": ".venv/bin/ruff format . && .venv/bin/ruff check --fix ."},
     }
@@ -175,7 +195,7 @@ def task_types():
     """Strict types of the package"""
     return {
         "doc": "strict types",
-        "actions": [f"{PYTHON} -m mypy"],
+        "actions": [[PYTHON, "-m", "mypy"]],
         "file_dep": _files("cltheory/*.py", "pyproject.toml"),
         "meta": {"tell": True, "mend": "edit the lines named above; then `make test`"},
     }
@@ -183,12 +203,11 @@ def task_types():
 
 def task_unit():
     """The package against independent re-derivations"""
-    skipped = "".join(f" --ignore={path}" for path in [*OF_THE_BOOK, "tests/site"])
+    skipped = [f"--ignore={path}" for path in [*OF_THE_BOOK, "tests/site"]]
+    spread = ["-n", "2", "--dist=worksteal", "--doctest-modules"]
     return {
         "doc": "unit tests",
-        "actions": [
-            f"{PYTHON} -m pytest -q -n 2 --dist=worksteal --doctest-modules{skipped} tests cltheory"
-        ],
+        "actions": [[*PYTEST, *spread, *skipped, "tests", "cltheory"]],
         "file_dep": _files("cltheory/*", "tests/*.*", "tools/*.py", "*.toml", "constraints.txt"),
         "task_dep": ["execute"],
         "meta": {"tell": True, "mend": "edit the test or the function named above; `make test`"},
@@ -199,7 +218,7 @@ def task_structure():
     """Registry, labels, checks and evidence fit together"""
     return {
         "doc": "structure of the book",
-        "actions": [f"{PYTHON} -m pytest -q {' '.join(OF_THE_BOOK)}"],
+        "actions": [[*PYTEST, *OF_THE_BOOK]],
         "file_dep": [
             *_files("book/**/*", "notebooks/*.ipynb", "cltheory/claims.yml", "_*.yml", "*.md"),
             *_files(*OF_THE_BOOK, "tools/*.py", "cltheory/claims.py"),
@@ -219,7 +238,7 @@ def task_try():
     """Python and SymPy for the page; without them the book is whole but for its editors"""
     return {
         "doc": "checks in the page",
-        "actions": [f"{PYTHON} tools/runtime.py"],
+        "actions": [[PYTHON, "tools/runtime.py"]],
         "uptodate": [runtime.ready],
         "targets": [str(runtime.STATE)],
         "meta": {"tell": True, "mend": "see above; then `make try`"},
@@ -230,7 +249,7 @@ def task_book():
     """The rendered book"""
     return {
         "doc": "pages",
-        "actions": [CmdAction(_render)],
+        "actions": [CmdAction(_render, shell=False)],
         "file_dep": _book_sources(),
         "task_dep": ["execute"],
         "targets": [str(PAGE)],
@@ -240,7 +259,7 @@ def task_book():
 
 def _book_sources():
     return [
-        _kept("asked", "|".join([STRICT, *ADDRESSES])),
+        _kept("asked", "|".join([*STRICT, *ADDRESSES])),
         _kept("commit.md", chapters.commit()),  # which the page on the environment shows
         *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
         *_files("pyproject.toml", "README.md"),  # parts of the package that readers download
@@ -254,7 +273,7 @@ def _kept(name, text):
     """Keep a fact in a file, so that doit tells which of the sources changed, this one too."""
     path = BUILD / name
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+        chapters.write(path, text)
     return str(path)
 
 
@@ -263,7 +282,7 @@ def task_pdf():
     target = BUILD / "book.pdf"
     return {
         "doc": "PDF",
-        "actions": [f"{PYTHON} tools/pdf.py {PAGE.parent} {target}"],
+        "actions": [[PYTHON, "tools/pdf.py", str(PAGE.parent), str(target)]],
         "file_dep": _book_sources(),
         "task_dep": ["book"],
         "targets": [str(target)],
@@ -275,7 +294,7 @@ def task_archive():
     """The site as one archive, to be read without a network"""
     return {
         "doc": "archive",
-        "actions": [f"{PYTHON} tools/publish.py {PAGE.parent}"],
+        "actions": [[PYTHON, "tools/publish.py", str(PAGE.parent)]],
         "task_dep": ["book"],
         "uptodate": [False],
         "meta": {"tell": True, "mend": "see above; then `make archive`"},
@@ -285,7 +304,7 @@ def task_archive():
 def _render(changed):
     """Render what changed; Sphinx sees pages and their runs, but not what all pages share."""
     shared = [path for path in changed if Path(path).suffix not in {".md", ".ipynb"}]
-    return f"{BOOK}{STRICT}{' --all' if shared else ''}"
+    return [*BOOK, *STRICT, *(["--all"] if shared else [])]
 
 
 def task_render():
@@ -297,7 +316,7 @@ def task_render():
             "doc": f"page of {name}",
             "actions": [
                 (_one_toc, [folder / "_toc.yml", path]),
-                f"{BOOK} --toc {folder}/_toc.yml --path-output {folder}",
+                [*BOOK, "--toc", str(folder / "_toc.yml"), "--path-output", str(folder)],
             ],
             "task_dep": [f"execute:{name}"],
             "meta": {"mend": f"edit the file named above; then `make chapter C={name}`"},
@@ -316,7 +335,7 @@ def task_site_test():
     """The built site in a real browser"""
     return {
         "doc": "site in a real browser",
-        "actions": [f"{PYTHON} -m pytest -q -rs -n 2 --dist=loadgroup tests/site"],
+        "actions": [[*PYTEST, "-rs", "-n", "2", "--dist=loadgroup", "tests/site"]],
         "file_dep": [*_files("tests/site/*.py"), str(PAGE)],
         "task_dep": ["book"],
         "uptodate": [False],

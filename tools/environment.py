@@ -5,16 +5,15 @@ It is the only page that may differ between two builds of one commit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
-import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 import chapters
 from cltheory.claims import blocks
+from cltheory.training import load_record
 
 PAGE = "book/environment"
 UNKNOWN = "unknown"  # said of a run that did not keep it
@@ -32,8 +31,7 @@ def runs() -> str:
     lines.append("|---|--:|---|--:|---|---|---|")
     total = 0.0
     for name in chapters.chapters():
-        path = chapters.EXECUTED / f"{name}.ipynb"
-        run = nbformat.read(path, as_version=4).metadata["cltheory"]
+        run = chapters.read(chapters.EXECUTED / f"{name}.ipynb").metadata["cltheory"]
         total += run["seconds"]
         device, seed, commit, date = (
             run.get(fact, UNKNOWN) for fact in ("device", "seed", "commit", "date")
@@ -50,10 +48,11 @@ def records() -> str:
     lines = [_row("chapter", "minutes", "device", "seeds", "made with", "configuration", "commit")]
     lines.append("|---|--:|---|---|---|---|---|")
     for path in sorted(chapters.RUNS.glob("*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
-        name, seeds = run["chapter"], ", ".join(map(str, run["seeds"]))
-        cells = (f"{run['seconds'] / 60:.0f}", run["device"], seeds, _versions(run["versions"]))
-        lines.append(_row(_page(name), *cells, judged.get(name, UNKNOWN), _short(run["commit"])))
+        run = load_record(path)
+        seeds = ", ".join(map(str, run.seeds))
+        cells = (f"{run.seconds / 60:.0f}", run.device, seeds, _versions(run.versions))
+        judgement = judged.get(run.chapter, UNKNOWN)
+        lines.append(_row(_page(run.chapter), *cells, judgement, _short(run.commit)))
     return "\n".join(lines)
 
 

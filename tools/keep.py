@@ -9,13 +9,16 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import math
 import os
 import time
 from datetime import UTC, datetime
-from pathlib import Path
+from queue import Empty
 
 import nbformat
+import nbval.plugin
 import pytest
+from nbval.kernel import RunningKernel
 
 import chapters
 from cltheory.checks import SEED_VARIABLE
@@ -28,7 +31,23 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--keep"):
+        nbval.plugin.RunningKernel = WatchedKernel
         config.pluginmanager.register(Keeper(config.getoption("--keep")))
+
+
+class WatchedKernel(RunningKernel):
+    """A kernel that is missed as soon as it is gone; nbval would wait for it until time is up."""
+
+    def get_message(self, stream, timeout=None):
+        end = time.monotonic() + (math.inf if timeout is None else timeout)
+        while True:
+            try:
+                return super().get_message(stream, min(1.0, max(0.0, end - time.monotonic())))
+            except Empty:
+                if not self.is_alive():
+                    raise RuntimeError("the kernel died in this cell, or was killed") from None
+                if time.monotonic() >= end:
+                    raise
 
 
 class Keeper:
@@ -49,7 +68,7 @@ class Keeper:
         if report.passed and checked and not item.cell.outputs:
             report.outcome = "failed"
             report.longrepr = f"cell {item.cell_num} of {self.name} has no accepted lines"
-        self.cells[item.cell_num] = (item.test_outputs, report.passed)
+        self.cells[item.cell_num] = (item.test_outputs or [], report.passed)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item, nextitem):
@@ -78,10 +97,7 @@ class Keeper:
         passed = len(self.cells) == len(code) and all(ok for _, ok in self.cells.values())
         keep, drop = (executed, rejected) if passed else (rejected, executed)
         drop.unlink(missing_ok=True)
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        part = keep.with_suffix(".part")
-        part.write_text(nbformat.writes(made, version=4), encoding="utf-8")
-        Path(part).replace(keep)
+        chapters.write(keep, nbformat.writes(made, version=4))
 
 
 def ask(kernel, question):

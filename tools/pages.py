@@ -28,8 +28,7 @@ def read(text: str) -> nbformat.NotebookNode:
     code = chapters.code_cells(page)
     if not (is_myst_markdown_notebook(text) and code):
         return page
-    for path in sorted(chapters.EXECUTED.glob("*.ipynb")):
-        run = nbformat.read(path, as_version=4)
+    for run in filter(None, map(chapters.kept, sorted(chapters.EXECUTED.glob("*.ipynb")))):
         if run.metadata["cltheory"]["code"] == chapters.code_key(page):
             for cell, executed in zip(code, chapters.code_cells(run), strict=True):
                 cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
@@ -48,17 +47,13 @@ def lighten(data: dict) -> None:
         data["image/png"] = base64.b64encode(light.getvalue()).decode()
 
 
-def refuse_older_runs(app, env, docnames) -> None:
+def refuse_older_runs(app, env, added, changed, removed) -> list[str]:
     """Stop the build where a chapter's run is not of today's code: a page shows no older output."""
-    stale = []
-    for name in filter(None, map(chapters.on_page, env.found_docs)):
-        path = chapters.EXECUTED / f"{name}.ipynb"
-        run = nbformat.read(path, as_version=4).metadata["cltheory"] if path.exists() else {}
-        if run.get("key") != chapters.key(name):
-            stale.append(name)
-    if stale:
-        names = ", ".join(sorted(stale))
+    shown = filter(None, map(chapters.on_page, env.found_docs))
+    if stale := [name for name in sorted(shown) if not chapters.has_run(name)]:
+        names = ", ".join(stale)
         raise ExtensionError(f"no run of today's code for: {names}. Run: make book")
+    return []
 
 
 def depend_on_the_run(app, doctree) -> None:
@@ -131,7 +126,7 @@ def drop_thebe(app, pagename, templatename, context, doctree) -> None:
 def setup(app):
     app.add_directive("ledger", Ledger)
     app.connect("builder-inited", use_local_mathjax)
-    app.connect("env-before-read-docs", refuse_older_runs)
+    app.connect("env-get-outdated", refuse_older_runs, priority=100)  # before all that reads runs
     app.connect("doctree-read", depend_on_the_run)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", name_toggles, priority=900)

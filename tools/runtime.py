@@ -29,6 +29,9 @@ FOLDER = ROOT / "_build" / "runtime"
 STATE = FOLDER / "state.json"
 COMPILE = Path(__file__).with_name("compile.mjs")
 PYODIDE = "314.0.7"
+PYODIDE_SHA512 = (  # npm view pyodide@VERSION dist.integrity
+    "0YvXxEhfEdpLfb/XkM2BFAeMROq0iMUX2bzzH9pOttyMcWkwq+HbE5uyuGD82LN7y2q+SNvi/6V5JEsOlD2R1A=="
+)
 CORE = (
     "pyodide.mjs",
     "pyodide.asm.mjs",
@@ -54,7 +57,7 @@ def state() -> dict[str, str]:
 
 def ready() -> bool:
     """Whether the runtime of today lies in its folder."""
-    return STATE.exists() and json.loads(STATE.read_text(encoding="utf-8")) == state()
+    return STATE.exists() and STATE.read_text(encoding="utf-8") == json.dumps(state())
 
 
 def script(name: str, data: bytes) -> str:
@@ -82,7 +85,11 @@ def make() -> None:
 def _fetch(scratch: Path) -> Path:
     once = ("--fetch-retries=0", "--fetch-timeout=60000")
     _run("npm", "pack", "--silent", *once, f"pyodide@{PYODIDE}", cwd=scratch)
-    with tarfile.open(scratch / f"pyodide-{PYODIDE}.tgz") as archive:
+    path = scratch / f"pyodide-{PYODIDE}.tgz"
+    found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    if found != PYODIDE_SHA512:
+        raise RuntimeError(f"{path.name} was not what PYODIDE_SHA512 says, but {found}")
+    with tarfile.open(path) as archive:
         archive.extractall(scratch, filter="data")
     return scratch / "package"
 
