@@ -11,9 +11,10 @@ References
 import gzip
 import hashlib
 import os
+import tarfile
 import zlib
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +62,8 @@ class _File(NamedTuple):
     archive_md5: str
 
 
+LARGEST = 200 * 2**20
+"""Bytes of a file, packed or not, at most; the archive of CIFAR-10, the largest, has 163 MiB."""
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_FILES = {
@@ -94,6 +97,8 @@ MNIST_FILES = {
         ),
     ),
 }
+
+_INSTEAD = "copy it there, or call {}() without a folder to download it"
 
 
 def digits(
@@ -193,9 +198,9 @@ def mnist(
 
     Examples
     --------
-    >>> mnist("no/such/folder")
+    >>> mnist("no/such/folder")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    FileNotFoundError: no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in no/such/folder
+    FileNotFoundError: no train-images-idx3-ubyte or ...gz in no/such/folder; copy it there, ...
     """
     if split not in MNIST_FILES:
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
@@ -243,23 +248,15 @@ def cifar10(
 
     Examples
     --------
-    >>> cifar10("no/such/folder", split="test")
+    >>> cifar10("no/such/folder", split="test")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    FileNotFoundError: no test_batch.bin or test_batch.bin.gz in no/such/folder
+    FileNotFoundError: no test_batch.bin or test_batch.bin.gz in no/such/folder; copy it ...
     """
     if split not in CIFAR10_FILES:
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    folder = _cifar10_archive() if root is None else Path(root)
     names = CIFAR10_FILES[split]
-    paths = [
-        next(there, None)
-        for name in names
-        if (there := (p for p in (folder / name, folder / f"{name}.gz") if p.is_file()))
-    ]
-    rows = [_read_cifar10(path) for path in paths if path is not None]
-    if not rows:
-        raise FileNotFoundError(f"no {names[0]} or {names[0]}.gz in {folder}")
-    table = np.concatenate(rows)
+    found = _unpacked_cifar10(names) if root is None else _found_cifar10(Path(root), names)
+    table = np.concatenate([_rows_of_cifar10(raw, where) for where, raw in sorted(found.items())])
     scaled = _labelled(table[:, 1:].reshape(-1, 3, 32, 32), table[:, 0], dtype, device)
     scaled.images.div_(255)
     return scaled
@@ -277,63 +274,103 @@ def _find(root: Path, file: _File) -> Path:
     for path in (root / file.name, root / f"{file.name}.gz"):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"no {file.name} or {file.name}.gz in {root}")
+    raise FileNotFoundError(
+        f"no {file.name} or {file.name}.gz in {root}; {_INSTEAD.format('mnist')}"
+    )
 
 
 def _download(file: _File) -> Path:
+    return _retrieved(f"{MNIST_URL}{file.name}.gz", file.archive_md5, "mnist")
+
+
+def _retrieved(url: str, md5: str, loader: str) -> Path:
+    """Download a file once, into the user's cache."""
     import pooch  # here, because it warns on import where there are no Jupyter widgets
 
-    url = f"{MNIST_URL}{file.name}.gz"
+    def download(url: str, target: str, archive: pooch.Pooch) -> None:
+        with Path(target).open("wb") as file:
+            pooch.HTTPDownloader(progressbar=True)(url, _Bounded(file), archive)
+
     try:
         # pooch downloads to a temporary file, and moves it only once the checksum is right.
         path = pooch.retrieve(
             url,
-            known_hash=f"md5:{file.archive_md5}",
-            fname=f"{file.name}.gz",
-            path=pooch.os_cache("cltheory") / "mnist",
-            progressbar=True,
+            known_hash=f"md5:{md5}",
+            fname=url.rpartition("/")[2],
+            path=pooch.os_cache("cltheory") / loader,
+            downloader=download,
         )
     except OSError as error:
         raise OSError(
-            f"could not download {url} ({error}); mnist(root) reads the files from a folder"
+            f"could not download {url} ({error}); {loader}(root) reads the files from a folder"
         ) from error
     return Path(path)
 
 
-def _cifar10_archive() -> Path:
-    import pooch  # here, because it warns on import where there are no Jupyter widgets
+class _Bounded:
+    """A file that a server cannot fill the disk with."""
 
-    try:
-        files = pooch.retrieve(
-            CIFAR10_URL,
-            known_hash=f"md5:{CIFAR10_MD5}",
-            path=pooch.os_cache("cltheory") / "cifar10",
-            processor=pooch.Untar(),
-            progressbar=True,
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, chunk: bytes) -> None:
+        if self.file.tell() + len(chunk) > LARGEST:
+            raise OSError(f"more than {LARGEST} bytes came")
+        self.file.write(chunk)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _unpacked_cifar10(names: tuple[str, ...]) -> dict[str, bytes]:
+    """Read files out of the archive; no checksum would cover them if they lay unpacked."""
+    with tarfile.open(_retrieved(CIFAR10_URL, CIFAR10_MD5, "cifar10")) as archive:
+        return {
+            member.name: file.read()
+            for member in archive
+            if Path(member.name).name in names and (file := archive.extractfile(member))
+        }
+
+
+def _found_cifar10(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    there = {
+        name: path
+        for name in names
+        for path in (folder / f"{name}.gz", folder / name)
+        if path.is_file()
+    }
+    if not there:
+        raise FileNotFoundError(
+            f"no {names[0]} or {names[0]}.gz in {folder}; {_INSTEAD.format('cifar10')}"
         )
-    except OSError as error:
-        raise OSError(
-            f"could not download {CIFAR10_URL} ({error}); cifar10(root) reads files of a folder"
-        ) from error
-    return next(Path(file).parent for file in files if file.endswith("test_batch.bin"))
+    return {str(path): _unzipped(path) for path in there.values()}
 
 
-def _read_cifar10(path: Path) -> np.ndarray:
+def _rows_of_cifar10(raw: bytes, where: str) -> np.ndarray:
     """Read rows of a label and 3,072 bytes of pixels."""
-    raw = _unzipped(path)
     if not raw or len(raw) % 3073:
-        raise ValueError(f"{path} must hold rows of 3073 bytes, got {len(raw)} bytes: truncated?")
+        raise ValueError(
+            f"{where} must hold rows of 3073 bytes, got {len(raw)} bytes: truncated? "
+            f"{_INSTEAD.format('cifar10')}"
+        )
     table = np.frombuffer(raw, np.uint8).reshape(-1, 3073).copy()
     if table[:, 0].max() > 9:
-        raise ValueError(f"{path} must hold labels from 0 to 9, got {table[:, 0].max()}")
+        raise ValueError(
+            f"{where} must hold labels from 0 to 9, got {table[:, 0].max()}; "
+            f"{_INSTEAD.format('cifar10')}"
+        )
     return table
 
 
 def _unzipped(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw = bytes(file.read(LARGEST + 1))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} must be a gzip file, got a truncated or corrupt one") from error
+    if len(raw) > LARGEST:
+        raise ValueError(f"{path} must hold at most {LARGEST} bytes, got more")
+    return raw
 
 
 def _read_idx(path: Path, sha256: str) -> np.ndarray:
@@ -342,7 +379,8 @@ def _read_idx(path: Path, sha256: str) -> np.ndarray:
     found = hashlib.sha256(raw).hexdigest()
     if found != sha256:
         raise ValueError(
-            f"{path} must have the sha256 {sha256}, got {found}: truncated, corrupt or another file"
+            f"{path} must have the sha256 {sha256}, got {found}: truncated, corrupt or another "
+            f"file; {_INSTEAD.format('mnist')}"
         )
     rank = raw[3]
     shape = np.frombuffer(raw, ">i4", count=rank, offset=4)

@@ -1,8 +1,10 @@
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import struct
+import tarfile
 import threading
 
 import numpy as np
@@ -170,6 +172,7 @@ def test_a_damaged_file_is_refused_by_name(folder, damage, message, name):
 def test_a_missing_file_or_folder_is_named(folder, tmp_path):
     (folder / "train-labels-idx1-ubyte.gz").unlink()
     message = "no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz in .*mnist"
+    message += r"; copy it there, or call mnist\(\) without a folder to download it"
     with pytest.raises(FileNotFoundError, match=message):
         data.mnist(folder)
     with pytest.raises(FileNotFoundError, match=r"no train-images-idx3-ubyte or .*nowhere"):
@@ -211,6 +214,22 @@ def test_a_file_that_the_server_lacks_is_named(server, folder):
     ):
         data.mnist()
     assert kept(server) == []
+
+
+def test_more_than_the_largest_file_is_not_taken(server, monkeypatch):
+    monkeypatch.setattr(data, "LARGEST", 1000)
+    with pytest.raises(OSError, match=r"could not download .* more than 1000 bytes came"):
+        data.mnist()
+    assert kept(server) == []
+
+
+def test_more_than_the_largest_file_is_not_unpacked(folder, monkeypatch):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes(10**6)))
+    monkeypatch.setattr(data, "LARGEST", 10**5)
+    assert path.stat().st_size < data.LARGEST
+    with pytest.raises(ValueError, match=r"images-idx3-ubyte\.gz must hold at most 100000 bytes"):
+        data.mnist(folder)
 
 
 def test_a_damaged_cache_is_replaced(server):
@@ -326,6 +345,26 @@ def colours(tmp_path):
         path = tmp_path / f"{name}.bin{'.gz' * packed}"
         path.write_bytes(gzip.compress(table.tobytes()) if packed else table.tobytes())
     return tmp_path, tables
+
+
+def test_cifar10_is_downloaded_once_and_read_out_of_its_archive(
+    server, folder, colours, monkeypatch
+):
+    _, tables = colours
+    path = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in reversed(tables):
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = tables[name].nbytes
+            archive.addfile(member, io.BytesIO(tables[name].tobytes()))
+    monkeypatch.setattr(data, "CIFAR10_URL", data.MNIST_URL + path.name)
+    monkeypatch.setattr(data, "CIFAR10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    train, test = (data.cifar10(split=split) for split in ("train", "test"))
+    rows = np.concatenate([tables["data_batch_1"], tables["data_batch_4"]])
+    assert train.labels.tolist() == rows[:, 0].tolist()
+    assert np.array_equal((train.images * 255).round().flatten(1).numpy(), rows[:, 1:])
+    assert test.labels.tolist() == tables["test_batch"][:, 0].tolist()
+    assert (kept(server), len(server.requests)) == ([path.name], 1), "nothing lies unpacked"
 
 
 def test_cifar10_reads_the_files_that_are_there(colours):

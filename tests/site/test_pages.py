@@ -120,6 +120,18 @@ def test_every_internal_link_and_anchor_resolves(soups):
     assert broken == []
 
 
+def test_pages_load_nothing_from_elsewhere(soups):
+    """Without a browser: what a page would load only later, or where no test looks, too."""
+    foreign = [
+        f"{page}: {address}"
+        for page, soup in soups.items()
+        for tag in soup.select("[src], link[href]:not([rel=canonical]), object[data]")
+        for address in [tag.get("src") or tag.get("href") or tag.get("data")]
+        if address.startswith(("http:", "https:", "//"))
+    ]
+    assert foreign == []
+
+
 def test_every_figure_has_alt_text(soups):
     bad = [
         f"{page}: {tag.get('src')}"
