@@ -74,5 +74,7 @@ def test_permissions_are_given_where_they_are_needed_and_nowhere_else():
     assert writing == {
         ("pages", "check"): set(),
         ("pages", "publish"): {"pages", "id-token"},
-        ("weekly", "newest"): {"issues"},
+        ("weekly", "newest"): set(),
+        ("weekly", "lowest"): set(),
+        ("weekly", "report"): {"issues"},
     }
