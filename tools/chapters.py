@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cltheory"
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "book" / "runs"
+PLANTED = RUNS / "planted.json"
+"""What was found of each planted error; it lies beside the runs of the chapters."""
 EXECUTED = ROOT / "_build" / "executed"
 REJECTED = ROOT / "_build" / "rejected"
 
@@ -50,6 +52,11 @@ def chapters() -> dict[str, Path]:
     """Return the chapters of ``_toc.yml`` that hold code, by name."""
     paths = (ROOT / f"{file}.md" for file in parts())
     return {path.stem: path for path in paths if "{code-cell}" in _text(path)}
+
+
+def runs() -> list[Path]:
+    """Return the recorded runs of the chapters; what was found of planted errors is none."""
+    return sorted(path for path in RUNS.glob("*") if path != PLANTED)
 
 
 def on_page(page: str) -> str | None:

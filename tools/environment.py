@@ -47,7 +47,7 @@ def records() -> str:
     judged = _judged()
     lines = [_row("chapter", "minutes", "device", "seeds", "made with", "configuration", "commit")]
     lines.append("|---|--:|---|---|---|---|---|")
-    for path in sorted(chapters.RUNS.glob("*.json")):
+    for path in chapters.runs():
         run = load_record(path)
         seeds = ", ".join(map(str, run.seeds))
         cells = (f"{run.seconds / 60:.0f}", run.device, seeds, _versions(run.versions))
