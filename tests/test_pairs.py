@@ -35,6 +35,18 @@ MODELS = {
 }
 
 
+def test_the_swap_sends_each_state_to_the_other():
+    for one, two in zip(*pairs.swap().sample(50, generator=seeded()), strict=True):
+        assert int(one) + int(two) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_generic_law_has_no_source_that_makes_its_views_independent(seed):
+    """A source would give E[f(x) f(x')] >= 0 for every f."""
+    joint = pairs.generic(6, generator=seeded(seed)).joint.numpy()
+    assert np.linalg.eigvalsh(joint)[0] < -1e-3
+
+
 @pytest.fixture(params=MODELS, name="model")
 def _model(request):
     return MODELS[request.param]()
