@@ -46,10 +46,15 @@ def call(function: Callable[[], Any], package: Path, limit: float = LIMIT) -> An
     os.close(sender)
     watch = threading.Timer(limit, os.killpg, (child, signal.SIGKILL))
     watch.start()
-    with os.fdopen(receiver, encoding="utf-8") as pipe:
-        said = pipe.read()
-    watch.cancel()
-    os.waitpid(child, 0)
+    try:
+        with os.fdopen(receiver, encoding="utf-8") as pipe:
+            said = pipe.read()
+    except KeyboardInterrupt:
+        os.killpg(child, signal.SIGKILL)  # in a group of its own, it heard nothing
+        raise
+    finally:
+        watch.cancel()
+        os.waitpid(child, 0)
     if not said:
         raise TimeoutError(f"{function} gave no answer within {limit} s, or its process broke")
     answer = json.loads(said)

@@ -94,9 +94,9 @@ def run(statements: Iterable[ast.stmt]) -> dict[str, str] | None:
 
 
 def _line(error: Exception, block: object) -> str:
-    """Name the lines of evidence that failed, or the error where none was reached."""
-    lines = [f"{e.kind}: {e.scope}" for e in getattr(block, "evidence", []) if not e.holds]
-    return "; ".join(lines) or f"{type(error).__name__}: {error}"[:200]
+    """Name the first line of evidence that failed, or the error where none did."""
+    lines = (f"{e.kind}: {e.scope}" for e in getattr(block, "evidence", []) if not e.holds)
+    return next(lines, f"{type(error).__name__}: {error}"[:200])
 
 
 def _is_import(statement: ast.stmt) -> bool:
