@@ -129,6 +129,19 @@ def test_a_plain_matrix_stands_for_its_multiple_of_the_identity():
     )
 
 
+def test_frozen_descent_is_descent_of_a_linear_model():
+    """Its kernel J J^T tells the outputs of a pair apart, which that of two layers does not."""
+    jacobian, weights = normal(4, 2, 9, seed=1), normal(9, seed=2)
+    kernel = torch.einsum("nip,mjp->nmij", jacobian, jacobian)
+    assert (kernel - kernel.mT).abs().max() > 1
+    start, outputs = jacobian @ weights, []
+    for _ in range(3):
+        outputs.append(jacobian @ weights)
+        weights = weights - 0.02 * torch.einsum("nip,ni->p", jacobian, outputs[-1].tanh())
+    found = flows.frozen(kernel, start, torch.tanh, lr=0.02, times=[0, 1, 2])
+    torch.testing.assert_close(found, torch.stack(outputs), rtol=0, atol=1e-12)
+
+
 def test_frozen_descent_of_a_stack():
     nets = [net(seed=s) for s in range(3)]
     stack = TwoLayer.stacked(nets)
