@@ -688,15 +688,17 @@ def negative_cosine(
     (tensor(-1.), tensor(1.))
     """
     prediction, target = _views(prediction, target, ("prediction", "target"))
-    cosines = blockwise.diagonal(prediction, target)
+    directions = []
     for z, name in ((prediction, "prediction"), (target, "target")):
-        norms = z.double().norm(dim=1)
-        if not _validate.holds((norms > 0).all()):
+        # Squares of the entries of a row may leave the range of its dtype, those of shares do not.
+        sizes = z.detach().abs().amax(1)
+        if not _validate.holds((sizes > 0).all()):
             raise ValueError(
-                f"{name} must have rows that are not zero, got row {int((norms == 0).nonzero()[0])}"
+                f"{name} must have rows that are not zero, got row {int((sizes == 0).nonzero()[0])}"
             )
-        cosines = cosines / norms
-    return -cosines.mean().to(prediction.dtype)
+        shares = (z / sizes[:, None]).double()
+        directions.append(shares / shares.norm(dim=1, keepdim=True))
+    return -blockwise.diagonal(*directions).mean().to(prediction.dtype)
 
 
 def nce_binary(

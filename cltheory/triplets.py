@@ -18,9 +18,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
-from cltheory import _validate
+from cltheory import _validate, blockwise
 
 KINDS = ("linear", "softmax")
 SIMILARITIES = ("dot", "cosine")
@@ -113,7 +112,7 @@ def loss(
     """
     _check(f, triplets, kind, similarity, delta)
     margin = _margin(f, triplets, similarity, delta)
-    return (functional.softplus(margin) if kind == "softmax" else margin).mean(-1)
+    return (blockwise.softplus(margin) if kind == "softmax" else margin).mean(-1)
 
 
 def gradient(
@@ -193,10 +192,14 @@ def matrix(
 
 
 def _similar(f: Tensor, g: Tensor, similarity: str, delta: float) -> Float[Tensor, "*stack n"]:
-    inner = (f * g).sum(-1)
     if similarity == "dot":
-        return inner
-    return inner / ((f.square().sum(-1) + delta) * (g.square().sum(-1) + delta)).sqrt()
+        return (f * g).sum(-1)
+    # Each by its own size: a product of the sizes leaves the range much earlier.
+    return (f / _size(f, delta) * (g / _size(g, delta))).sum(-1)
+
+
+def _size(f: Tensor, delta: float) -> Float[Tensor, "*stack n 1"]:
+    return (f.square().sum(-1, keepdim=True) + delta).sqrt()
 
 
 def _margin(f: Tensor, triplets: Tensor, similarity: str, delta: float) -> Tensor:
@@ -209,11 +212,10 @@ def _slopes(f: Tensor, g: Tensor, similarity: str, delta: float) -> tuple[Tensor
     """Differentiate s(f, g) by f and by g."""
     if similarity == "dot":
         return g, f
-    p = f.square().sum(-1, keepdim=True) + delta
-    q = g.square().sum(-1, keepdim=True) + delta
-    root = (p * q).sqrt()
-    s = (f * g).sum(-1, keepdim=True) / root
-    return g / root - s * f / p, f / root - s * g / q
+    p, q = _size(f, delta), _size(g, delta)
+    f, g = f / p, g / q
+    s = (f * g).sum(-1, keepdim=True)
+    return (g - s * f) / p, (f - s * g) / q
 
 
 def _indices(triplets: Tensor, n: int) -> None:
