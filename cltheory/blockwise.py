@@ -539,9 +539,10 @@ class _LogSums(Function):
         if ctx.tiled:
             # Relative to the largest, none underflows that counts.
             factor = max(largest, sys.float_info.min)
-            shift = _shift(x, bound) * math.log(2) - math.log(factor)
+            shift = _shift(x, bound) * math.log(2)
             weights = [
-                (part * (shift - s).exp_()).to(x.dtype) for part, s in zip(g, sums, strict=True)
+                (part / factor * (shift - s).exp_()).to(x.dtype)
+                for part, s in zip(g, sums, strict=True)
             ]
             tiles = (
                 _tiles(x, other, scale, excluded, bound)
@@ -707,8 +708,8 @@ def _distance_tiles(
             share = CLOSE[x.dtype]
             none = torch.zeros(0, dtype=torch.long, device=x.device)
             near: tuple[Tensor, ...] = (none, none)
-            if tile.amin() < share * (squares[rows].amax() + squares[columns].amax()):
-                close = tile < share * (squares[rows, None] + squares[columns])
+            if tile.amin() <= share * (squares[rows].amax() + squares[columns].amax()):
+                close = tile <= share * (squares[rows, None] + squares[columns])
                 near = close.nonzero(as_tuple=True)
                 tile[near] = 1
             if i == j:
