@@ -255,21 +255,27 @@ def duals(
     y = x if y is None else y
     _validate.rows(x, y)
     gram = x @ y.mT
-    if activation == "erf":
-        p, q = 1 + 2 * x.square().sum(1)[:, None], 1 + 2 * y.square().sum(1)
-        root = (p * q).sqrt()
-        kappa = (2 / pi) * torch.asin(2 * gram / root)
-        return kappa, (4 / pi) / (p * q - 4 * gram**2).sqrt()
-    if activation != "relu":
+    if activation not in ("erf", "relu"):
         raise ValueError(f"activation must be 'erf' or 'relu', got {activation!r}")
     sizes = x.norm(dim=1)[:, None], y.norm(dim=1)
     ends = nn.functional.normalize(x), nn.functional.normalize(y)
-    # Half the angle from both diagonals: the arc cosine loses half the digits near 0 and pi.
-    plain = "donot_use_mm_for_euclid_dist"
-    apart = torch.cdist(*ends, compute_mode=plain)
-    theta = 2 * torch.atan2(apart, torch.cdist(ends[0], -ends[1], compute_mode=plain))
+    # The angle from the diagonals of a rhombus: by the inner product, digits are lost at 0 and pi.
+    mode = "donot_use_mm_for_euclid_dist"
+    apart = torch.cdist(*ends, compute_mode=mode)
+    together = torch.cdist(ends[0], -ends[1], compute_mode=mode)
+    if activation == "erf":
+        p, q = 1 + 2 * x.square().sum(1)[:, None], 1 + 2 * y.square().sum(1)
+        plain = p * q - 4 * gram**2
+        # The same without cancellation: 1 + 2 |x|^2 + 2 |y|^2 + 4 |x|^2 |y|^2 sin^2. Its values,
+        # with the graph of the other, whose derivatives of every order are right at an angle of 0.
+        area = sizes[0] * sizes[1] * apart * together / 2
+        root = (plain + (p + q - 1 + 4 * area**2 - plain).detach()).sqrt()
+        return (2 / pi) * torch.atan2(2 * gram, root), (4 / pi) / root
+    theta = 2 * torch.atan2(apart, together)
     kappa = sizes[0] * sizes[1] / (2 * pi) * (theta.sin() + (pi - theta) * theta.cos())
-    return kappa, (pi - theta) / (2 * pi)
+    # A row of zeros has no angle, and a slope of 0.
+    there = (sizes[0] > 0) & (sizes[1] > 0)
+    return kappa, torch.where(there, (pi - theta) / (2 * pi), 0)
 
 
 def infinite_width(
