@@ -309,7 +309,9 @@ def effective_rank(z: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
     values = torch.linalg.svdvals(z.to(torch.promote_types(z.dtype, torch.float32)))
     if not _validate.holds(values.sum() > 0):
         raise ValueError("z must have a row that is not zero, got zeros only")
-    entropy: Tensor = torch.special.entr(values / values.sum()).sum()
+    shares = values / values.sum()
+    # A value of exactly zero has an infinite derivative: it is left out, and does not pull.
+    entropy: Tensor = torch.special.entr(torch.where(shares > 0, shares, 1)).sum()
     return entropy.exp()
 
 

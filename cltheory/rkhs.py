@@ -75,7 +75,10 @@ def norm(
     >>> norm(torch.tensor([[4.0]]), torch.tensor([6.0]))
     tensor(3.)
     """
-    return inner(gram, f, f, rtol=rtol).clamp(min=0).sqrt()
+    square = inner(gram, f, f, rtol=rtol)
+    # At zero the root has no derivative; as that of torch.linalg.norm, it counts as zero.
+    vanishes = square <= 0
+    return torch.where(vanishes, 0, torch.where(vanishes, 1, square).sqrt())
 
 
 def kernel_ridge(
