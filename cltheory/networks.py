@@ -7,6 +7,7 @@ A size, an activation or points that do not fit raise a ValueError that names th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import pi, sqrt
@@ -334,7 +335,7 @@ class TwoLayer(nn.Module):
         kinds = {(m.activation, m.hidden.shape, m.readout.shape) for m in models}
         if len(kinds) > 1:
             raise ValueError(f"models must be of one size and activation, got {sorted(kinds)}")
-        stack = cls(1, 1, 1, activation=models[0].activation)
+        stack = copy.deepcopy(models[0])
         stack.hidden = nn.Parameter(torch.stack([m.hidden.detach() for m in models]))
         stack.readout = nn.Parameter(torch.stack([m.readout.detach() for m in models]))
         return stack
