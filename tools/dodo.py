@@ -208,7 +208,10 @@ def task_unit():
     return {
         "doc": "unit tests",
         "actions": [[*PYTEST, *spread, *skipped, "tests", "cltheory"]],
-        "file_dep": _files("cltheory/*", "tests/*.*", "tools/*.py", "*.toml", "constraints.txt"),
+        "file_dep": [
+            *_files("cltheory/*", "tests/*.*", "tests/properties/*.py", "tools/*.py", "*.toml"),
+            *_files("constraints.txt"),
+        ],
         "task_dep": ["execute"],
         "meta": {"tell": True, "mend": "edit the test or the function named above; `make test`"},
     }
