@@ -1,7 +1,8 @@
 """Contrastive losses with their gradients, beside what a user would pick instead.
 
 Unit rows of 128 dimensions, float32, one thread; the peers need `pip install -e '.[peers]'`, and
-one that is missing gets a dash. Each figure is a median over fresh processes, so that peak memory is that of the loss: what was held at most beyond the features.
+one that is missing gets a dash. Each figure is a median over fresh processes, so that peak memory
+is that of the loss: what was held at most beyond the features.
 `ratio` is the time of the peer over ours. `share` is the part reached of the rate of a large
 matrix product, counting the operations of each loss: 4 N^2 d of NT-Xent with N = 2B rows, 6 B^2 d
 of InfoNCE. The last columns are relative errors of value and gradient at temperature 0.01 with

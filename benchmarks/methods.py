@@ -6,9 +6,9 @@ machine weighs on both. Losses are timed with their gradients. `MiB` is the peak
 of ours and the peer's, each in a fresh process. `error` is the largest deviation of float32 codes
 from float64 ones.
 
-The peers of Barlow Twins and VICReg need `pip install -e '.[peers]'`; one that is missing
-gets a dash. A step is measured against the bare forward and backward pass of its encoder and loss: `overhead` is
-the share of time beyond it.
+The peers of Barlow Twins and VICReg need `pip install -e '.[peers]'`; one that is missing gets a
+dash. A step is measured against the bare forward and backward pass of its encoder and loss:
+`overhead` is the share of time beyond it.
 
 Run `python benchmarks/methods.py`.
 """
