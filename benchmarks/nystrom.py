@@ -51,7 +51,9 @@ def peak():
 
 def run(engine, folder, bandwidth, seed):
     torch.set_num_threads(1)
-    train, test = (torch.from_numpy(np.load(Path(folder) / f"{i}.npy")) for i in range(2))
+    train, test = (
+        torch.from_numpy(np.load(Path(folder) / f"{i}.npy", allow_pickle=False)) for i in range(2)
+    )
     kernel = kernels.rbf(bandwidth)
     # The first call of a library loads more of it, which is not the memory of the method.
     mercer.nystrom(kernel, test[:600], RANK)
