@@ -108,7 +108,8 @@ def train_orthonormal(
     Raises
     ------
     ValueError
-        As in :func:`train`; and if the readout is not orthonormal, with its deviation.
+        As in :func:`train`; if the readout is not orthonormal, with its deviation; if a run is so
+        unstable that the gradient is not finite.
 
     Examples
     --------
@@ -153,7 +154,7 @@ def geodesic_step(
     Raises
     ------
     ValueError
-        If the columns of w are not orthonormal, or the shapes differ.
+        If the columns of w are not orthonormal, the shapes differ, or the gradient is not finite.
 
     References
     ----------
@@ -171,6 +172,7 @@ def geodesic_step(
         raise ValueError(
             f"gradient must have the shape of w, {tuple(w.shape)}, got {tuple(gradient.shape)}"
         )
+    _validate.finite(gradient, "gradient")
     tangent = -lr * (gradient - w @ (w.mT @ gradient))
     u, size, qt = torch.linalg.svd(tangent, full_matrices=False)
     moved = ((w @ qt.mT) * size.cos()[..., None, :] + u * size.sin()[..., None, :]) @ qt

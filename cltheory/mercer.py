@@ -42,7 +42,8 @@ CHUNK = 2**20
 """Entries of a kernel matrix that `nystrom` holds at once."""
 QUADRATURE_NODES = 4096
 
-# SciPy from 1.17 restarts an exhausted Krylov space from this seed, older ones from a fixed one.
+# SciPy from 1.17 restarts an exhausted Krylov space from this seed, older ones from wherever the
+# calls before left their generator.
 _SEED = {"rng": 0} if "rng" in inspect.signature(eigsh).parameters else {}
 
 
@@ -120,11 +121,18 @@ def top_eigenpairs(gram: Float[Tensor, "n n"], rank: int) -> Eigenpairs:
     except (RuntimeError, TypeError):  # a graph, a transform of torch.func, or another device
         values, vectors = torch.linalg.eigh(gram)
         return Eigenpairs(values[-rank:].flip(0), _signed(vectors[:, -rank:].flip(1)))
-    pairs = None if n <= DENSE_SIZE or rank * DENSE_SHARE > n else _lanczos(matrix, rank)
+    dense = n <= DENSE_SIZE or rank * DENSE_SHARE > n or (not _SEED and _is_scalar(matrix))
+    pairs = None if dense else _lanczos(matrix, rank)
     if pairs is None:
         pairs = scipy.linalg.eigh(matrix, subset_by_index=[n - rank, n - 1], check_finite=False)
     top, columns = (torch.from_numpy(part[..., ::-1].copy()) for part in pairs)
     return Eigenpairs(top, _signed(columns))
+
+
+def _is_scalar(matrix: np.ndarray) -> bool:
+    """Whether a matrix is a multiple of the identity, which exhausts a Krylov space at once."""
+    equal = np.ptp(matrix.diagonal()) == 0
+    return bool(equal and np.count_nonzero(matrix) <= len(matrix))
 
 
 def _lanczos(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray] | None:

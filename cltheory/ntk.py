@@ -258,24 +258,32 @@ def duals(
     if activation not in ("erf", "relu"):
         raise ValueError(f"activation must be 'erf' or 'relu', got {activation!r}")
     sizes = x.norm(dim=1)[:, None], y.norm(dim=1)
-    ends = nn.functional.normalize(x), nn.functional.normalize(y)
-    # The angle from the diagonals of a rhombus: by the inner product, digits are lost at 0 and pi.
-    mode = "donot_use_mm_for_euclid_dist"
-    apart = torch.cdist(*ends, compute_mode=mode)
-    together = torch.cdist(ends[0], -ends[1], compute_mode=mode)
     if activation == "erf":
         p, q = 1 + 2 * x.square().sum(1)[:, None], 1 + 2 * y.square().sum(1)
         plain = p * q - 4 * gram**2
-        # The same without cancellation: 1 + 2 |x|^2 + 2 |y|^2 + 4 |x|^2 |y|^2 sin^2. Its values,
-        # with the graph of the other, whose derivatives of every order are right at an angle of 0.
-        area = sizes[0] * sizes[1] * apart * together / 2
+        # The same without cancellation, 1 + 2 |x|^2 + 2 |y|^2 + 4 |x|^2 |y|^2 sin^2 of the angle:
+        # its values, with the graph of the other, whose derivatives of every order are right.
+        apart, together = _chords(x.detach(), y.detach())
+        area = sizes[0].detach() * sizes[1].detach() * apart * together / 2
         root = (plain + (p + q - 1 + 4 * area**2 - plain).detach()).sqrt()
         return (2 / pi) * torch.atan2(2 * gram, root), (4 / pi) / root
-    theta = 2 * torch.atan2(apart, together)
+    theta = 2 * torch.atan2(*_chords(x, y))
     kappa = sizes[0] * sizes[1] / (2 * pi) * (theta.sin() + (pi - theta) * theta.cos())
     # A row of zeros has no angle, and a slope of 0.
     there = (sizes[0] > 0) & (sizes[1] > 0)
     return kappa, torch.where(there, (pi - theta) / (2 * pi), 0)
+
+
+def _chords(
+    x: Float[Tensor, "n dim"], y: Float[Tensor, "m dim"]
+) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
+    """Distances of the directions of rows, 2 sin and 2 cos of half their angle.
+
+    By inner products, and their arc cosines, half the digits are lost near 0 and pi.
+    """
+    x, y = nn.functional.normalize(x), nn.functional.normalize(y)
+    mode = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(x, y, compute_mode=mode), torch.cdist(x, -y, compute_mode=mode)
 
 
 def infinite_width(

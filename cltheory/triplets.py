@@ -30,7 +30,7 @@ Similarity = Literal["dot", "cosine"]
 """The similarity of two outputs."""
 
 
-def disjoint(count: int) -> Int[Tensor, "count 3"]:
+def disjoint(count: int, *, device: torch.device | str = "cpu") -> Int[Tensor, "count 3"]:
     """Return ``count`` triplets of rows that share none, one after another.
 
     Examples
@@ -40,7 +40,7 @@ def disjoint(count: int) -> Int[Tensor, "count 3"]:
             [3, 4, 5]])
     """
     _validate.integer(count, "count", 1)
-    return torch.arange(3 * count).view(count, 3)
+    return torch.arange(3 * count, device=device).view(count, 3)
 
 
 def loss(

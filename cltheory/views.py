@@ -225,7 +225,8 @@ def random_flip(
     """
     _require_images(images)
     device = images.device if generator is None else generator.device
-    mirrored = torch.rand(len(images), generator=generator, device=device).to(images.device) < 0.5
+    draws = torch.rand(len(images), generator=generator, dtype=_working(images), device=device)
+    mirrored = draws.to(images.device) < 0.5
     return torch.where(mirrored.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
 
 

@@ -76,7 +76,7 @@ def test_a_build_that_is_stopped_leaves_nothing_half_written(project, sign):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     os.killpg(process.pid, sign)
-    process.communicate()
+    process.communicate(timeout=120)
     assert process.returncode != 0
     (project / "cltheory" / "first.py").write_text(SOURCE)
     assert_clean(project)

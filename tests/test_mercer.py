@@ -96,6 +96,14 @@ def test_top_eigenpairs_where_lanczos_has_a_hard_time(rng, spectrum):
     assert torch.equal(vectors, mercer.top_eigenpairs(gram, 6).vectors)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, -2.0])
+def test_of_a_multiple_of_the_identity_the_vectors_are_the_same_each_time(scale):
+    gram = scale * torch.eye(600, dtype=torch.float64)
+    values, vectors = mercer.top_eigenpairs(gram, 3)
+    assert values.tolist() == pytest.approx([scale] * 3)
+    assert torch.equal(vectors, mercer.top_eigenpairs(gram, 3).vectors)
+
+
 def test_top_eigenpairs_differentiate(rng):
     gram = with_spectrum(torch.arange(8, 0, -1).double(), rng).requires_grad_()
     assert torch.autograd.gradcheck(

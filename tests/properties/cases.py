@@ -59,21 +59,27 @@ def without(cases: list[Case], *functions: Callable) -> list[Case]:
     return [case for case in cases if case.function not in functions]
 
 
-def numbers(result: Any) -> list[Tensor]:
-    """Return every tensor of a result, and every number as a tensor."""
-    if isinstance(result, Tensor):
-        return [result.detach()]
-    if isinstance(result, bool | int | float):
-        return [torch.tensor(float(result), dtype=torch.float64, device="cpu")]
+def leaves(result: Any) -> list[Any]:
+    """Return every tensor and every plain number of a result."""
     if isinstance(result, nn.Module):
-        return [tensor.detach() for tensor in result.state_dict().values()]
+        return leaves(result.state_dict())
     if dataclasses.is_dataclass(result):
-        return numbers([getattr(result, field.name) for field in dataclasses.fields(result)])
+        return leaves([getattr(result, field.name) for field in dataclasses.fields(result)])
     if isinstance(result, dict):
-        return numbers(list(result.values()))
+        return leaves(list(result.values()))
     if isinstance(result, list | tuple):
-        return [tensor for part in result for tensor in numbers(part)]
-    return []
+        return [leaf for part in result for leaf in leaves(part)]
+    return [result] if isinstance(result, Tensor | bool | int | float) else []
+
+
+def numbers(result: Any) -> list[Tensor]:
+    """Return all of a result as tensors."""
+    return [
+        leaf.detach()
+        if isinstance(leaf, Tensor)
+        else torch.tensor(leaf, dtype=torch.float64, device="cpu")
+        for leaf in leaves(result)
+    ]
 
 
 def tensors(arguments: tuple) -> list[Tensor]:

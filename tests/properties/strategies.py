@@ -106,6 +106,9 @@ def grams(draw, n=sizes, kinds=SPECTRA):
     return (matrix + matrix.mT) / 2, values
 
 
+matrices = grams().map(lambda drawn: drawn[0])
+
+
 @st.composite
 def laws(draw, n=sizes, least=1e-300):
     """Positive numbers that sum to one, some of them as small as `least`."""

@@ -11,6 +11,7 @@ from strategies import (
     generator,
     grams,
     log_uniform,
+    matrices,
     permutation,
     points,
     rotation,
@@ -58,10 +59,16 @@ UNIFORMITIES = [
     Case(metrics.effective_rank, points()),
 ]
 OF_VIEWS = [Case(metrics.alignment, views()), Case(metrics.invariance, scattered())]
+
+
+def halves(x):
+    return torch.arange(len(x), device=x.device) % 2
+
+
 PROBE = Case(
     metrics.linear_probe,
     scattered(),
-    through=lambda f, x, y: f(x, torch.arange(len(x)) % 2, y, torch.arange(len(y)) % 2),
+    through=lambda f, x, y: f(x, halves(x), y, halves(y)),
 )
 BROWNIAN = Case(
     kernels.brownian, points(dim=st.just(1)), through=lambda make, x: make()(x.abs(), x.abs())
@@ -73,10 +80,10 @@ CASES = [
     Case(kernels.Radial, unit_rows(), through=lambda f, x: f(torch.exp)(x)),
     Case(kernels.on_sphere, unit_rows(), through=lambda f, x: f(torch.exp)(x, x)),
     Case(kernels.gram, points(), through=lambda f, x: f(kernels.linear(), x)),
-    Case(kernels.centre, grams(), through=lambda f, gram, _: f(gram)),
-    Case(kernels.squared_distances, grams(), through=lambda f, gram, _: f(gram)),
-    Case(kernels.require_psd, grams(), through=lambda f, gram, _: f(gram)),
-    Case(kernels.is_psd, grams(), through=lambda f, gram, _: f(gram)),
+    Case(kernels.centre, matrices),
+    Case(kernels.squared_distances, matrices),
+    Case(kernels.require_psd, matrices),
+    Case(kernels.is_psd, matrices),
     Case(sphere.uniform, st.tuples(COUNTED, seeds),
          through=lambda f, shape, seed: f(*shape, generator=generator(seed))),
     Case(sphere.circle, sizes), Case(sphere.cross_polytope, sizes), Case(sphere.simplex, COUNTED),
