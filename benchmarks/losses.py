@@ -2,12 +2,11 @@
 
 Unit rows of 128 dimensions, float32, one thread; the peers need `pip install -e '.[peers]'`, and
 one that is missing gets a dash. Each figure is a median over fresh processes, so that peak memory
-is that of the loss: what was held at most beyond the features.
-`ratio` is the time of the peer over ours. `share` is the part reached of the rate of a large
-matrix product, counting the operations of each loss: 4 N^2 d of NT-Xent with N = 2B rows, 6 B^2 d
-of InfoNCE. The last columns are relative errors of value and gradient at temperature 0.01 with
-nearly aligned pairs, at most 2,048 of them, against float64. The spectral peer is the B x B form of
-the original code.
+is that of the loss: what was held at most beyond the features. `ratio` is the time of the peer over
+ours. `share` is the part reached of the rate of a large matrix product, counting the operations of
+each loss: 4 N^2 d of NT-Xent with N = 2B rows, 6 B^2 d of InfoNCE. The last columns are relative
+errors of value and gradient at temperature 0.01 with nearly aligned pairs, at most 2,048 of them,
+against float64. The spectral peer is the B x B form of the original code.
 
 Run `python benchmarks/losses.py`; `--device cuda` goes to larger batches.
 """
