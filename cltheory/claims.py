@@ -228,6 +228,13 @@ def versions() -> dict[str, str]:
 def blocks(executed: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (chapter, evidence block) from every executed notebook of a folder.
 
+    Raises
+    ------
+    ValueError
+        If a file is no notebook, or a part of one; it names the command that mends it.
+
+    Examples
+    --------
     >>> list(blocks(Path("no chapter was run")))
     []
     """
