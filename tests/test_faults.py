@@ -124,6 +124,19 @@ def test_a_damaged_record_is_no_row_of_the_page(tmp_path, monkeypatch, damage):
         environment.records()
 
 
+def test_the_same_run_makes_the_same_site_in_another_folder(standing, tmp_path):
+    sites = []
+    for name in ("here", "there"):
+        folder = shutil.copytree(standing, tmp_path / name, symlinks=True)
+        assert build(folder).returncode == 0
+        site = folder / "_build" / "html"
+        files = (path for path in site.rglob("*") if path.is_file())
+        sites.append({path.relative_to(site): path.read_bytes() for path in files})
+    here, there = sites
+    assert here.keys() == there.keys()
+    assert [path for path in here if here[path] != there[path]] == []
+
+
 def without_rights(project, *command):
     """Run a command as someone who may write where the modes of files allow it, and only there."""
     if os.geteuid() == 0:
