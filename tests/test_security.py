@@ -114,12 +114,13 @@ def test_the_package_runs_no_text():
     assert calls == []
 
 
-IMPORT = """
-import importlib, os, sys
-
-# Other libraries may look about when they load (Matplotlib lists the fonts, once a machine).
+# Other libraries may look about when they load: Matplotlib lists the fonts, once a machine.
+OTHERS = """
 import jaxtyping, joblib, matplotlib.pyplot, numpy, scipy, sklearn.datasets, sympy, tqdm, yaml
 import torch, torch.func, torch.nn.functional
+"""
+IMPORT = """
+import importlib, os, sys
 
 def forbid(event, arguments):
     writes = event == "open" and (
@@ -139,9 +140,9 @@ print("imported", len(sys.argv) - 1)
 """
 
 
-def imported(folder, *modules):
+def imported(folder, *modules, before=""):
     return subprocess.run(
-        [sys.executable, "-c", IMPORT, *modules],
+        [sys.executable, "-c", before + IMPORT, *modules],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -151,7 +152,7 @@ def imported(folder, *modules):
 
 def test_importing_the_package_opens_no_socket_writes_no_file_and_starts_nothing(tmp_path):
     modules = sorted(f"cltheory.{path.stem}" for path in chapters.PACKAGE.glob("*.py"))
-    done = imported(ROOT, *modules)
+    done = imported(ROOT, *modules, before=OTHERS)
     assert done.stdout == f"imported {len(modules)}\n", done.stderr
     for name, line in {
         "writer": "open('x', 'w')",
