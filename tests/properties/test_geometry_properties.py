@@ -129,7 +129,7 @@ def test_a_conditionally_positive_kernel_is_positive_once_centred(case, data):
     assert float(values.min()) >= -1e-7
 
 
-@given(grams(), st.integers(-150, 150))
+@given(grams(), st.sampled_from([-180, -20, 0, 20, 180]))
 def test_positivity_is_seen_at_any_size(drawn, power):
     """Up to squares of the entries that leave the range, either way."""
     gram, values = drawn

@@ -126,6 +126,14 @@ def test_relu_grows_with_its_rows_and_its_slope_does_not(x, size):
     assert_same(one[1], two[1], atol=1e-7)
 
 
+@given(INPUTS)
+def test_a_row_of_zeros_has_no_slope_under_relu(x):
+    """Whose derivative at 0 is 0, as that of the networks."""
+    both = torch.cat([x, 0 * x[:1]])
+    kappa, slope = ntk.duals(both, activation="relu")
+    assert not bool(kappa[-1].any() | slope[-1].any() | slope[:, -1].any())
+
+
 @given(INPUTS, st.integers(-6, 6))
 def test_the_slope_dual_of_erf_is_the_one_of_its_formula(x, power):
     """4 / pi (p q - 4 (x.y)^2)^(-1/2), in exact rationals of the same entries."""

@@ -7,7 +7,7 @@ import torch
 from cases import Case, assert_same, over, without
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import log_uniform, points, rotation, scattered, seeds, temperatures, views
+from strategies import log_uniform, normal, points, rotation, scattered, seeds, temperatures, views
 
 from cltheory import blockwise
 
@@ -71,6 +71,24 @@ def test_log_sums_are_right_in_float32_at_every_scale(case, data, temperature):
 
 @over(SUMS)
 @given(data=st.data())
+def test_the_gradient_is_that_of_the_whole_matrix(case, data):
+    """Under a transform the whole matrix is made, and differentiated by PyTorch."""
+    arguments = case.arguments(data)
+    weights = normal(data.draw(seeds), 2, 6)
+
+    def total(*at):
+        return sum(
+            (weights[i, : part.numel()] * part).sum() for i, part in enumerate(numbered(case(*at)))
+        )
+
+    expected = torch.func.grad(total, tuple(range(len(arguments))))(*arguments)
+    at = [x.requires_grad_() for x in arguments]
+    found = torch.autograd.grad(total(*at), at)
+    assert_same(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@over(SUMS)
+@given(data=st.data())
 def test_a_gradient_of_zero_stays_zero(case, data):
     arguments = [x.requires_grad_() for x in case.arguments(data)]
     parts = numbered(case(*arguments))
@@ -86,6 +104,9 @@ def test_coincident_rows_do_not_pull_on_each_other(x, function):
     assert bool(slope.isfinite().all())
     half = len(x) // 2
     assert_same(slope[:half], slope[half:], rtol=1e-9, atol=1e-9)
+    one = x[:1].detach().repeat(3, 1).requires_grad_()
+    (slope,) = torch.autograd.grad(blockwise.distance_mean(one, function), one)
+    assert_same(slope, torch.zeros_like(one))
 
 
 @given(scattered(), log_uniform(1e-3, 1e3))
