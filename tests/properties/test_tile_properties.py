@@ -96,6 +96,13 @@ def test_a_gradient_of_zero_stays_zero(case, data):
     assert_same(list(found), [torch.zeros_like(x) for x in arguments])
 
 
+def test_a_gradient_of_zero_stays_zero_where_a_sum_is_far_below_one():
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64, requires_grad=True)
+    sums = blockwise.log_sums(x, scale=20.0)
+    (slope,) = torch.autograd.grad(sums, x, torch.zeros_like(sums))
+    assert_same(slope, torch.zeros_like(x))
+
+
 @given(points(), st.sampled_from([torch.sqrt, lambda r2: r2**0.25, lambda r2: r2.rsqrt()]))
 def test_coincident_rows_do_not_pull_on_each_other(x, function):
     """At a distance of zero these functions have an infinite slope."""
