@@ -179,7 +179,8 @@ RANGES = [
 @given(z=unit_rows(dim=HALVES))
 def test_a_metric_stays_in_its_range(metric, ends, z):
     low, high = ends(z)
-    assert low - 1e-9 <= float(metric(z)) <= high + 1e-9
+    # Near t = 1 the law of two dimensions takes the root of an error of rounding.
+    assert low - 2e-8 <= float(metric(z)) <= high + 2e-8
 
 
 @over(without(UNIFORMITIES, metrics.wasserstein_uniformity))
