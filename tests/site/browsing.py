@@ -82,6 +82,8 @@ THIN = """() => {
 
 def violations(visit, within="html", rules=WCAG):
     """What axe-core finds against WCAG A and AA, or against some rules of it."""
+    # axe leaves a range on each text behind; while they live, removing a node visits all of them.
+    visit.page.request_gc()
     visit.page.evaluate(THIN)
     # preload would fetch style sheets, which a page from a folder may not.
     options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}

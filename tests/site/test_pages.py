@@ -46,6 +46,10 @@ LONG = """() => [...document.querySelectorAll('div.math')].filter(e => e.offsetP
   .filter(([e, m]) => m && (m.scrollWidth > m.clientWidth + 2 || e.scrollWidth > e.clientWidth + 2))
   .map(([e]) => e.id || e.textContent.slice(0, 60))"""
 
+# Colours fade from light to dark; those on the way are nobody's.
+DARK = """() => document.documentElement.dataset.theme === 'dark' &&
+  !document.getAnimations().some(fading => fading.playState === 'running')"""
+
 OPEN_ALL = """() => {
   document.querySelectorAll('.toggle-hidden .toggle-button').forEach(button => button.click());
   const closed = [...document.querySelectorAll('.bd-article details:not([open])')];
@@ -93,7 +97,7 @@ def test_nothing_is_cut_off_or_overlaps_on_a_phone(narrow):
 def test_a_page_in_the_dark_is_dark_and_readable(wide):
     wide.page.emulate_media(color_scheme="dark")
     try:
-        wide.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        wide.page.wait_for_function(DARK)
         shot(wide, "dark")
         assert violations(wide, rules=OF_COLOUR) == []
     finally:
