@@ -180,6 +180,11 @@ def test_a_program_stops_at_the_first_check_that_fails_and_names_its_line(capsys
         "claim": "doubling",
         "check": "numeric: two",
     }
+    both = [*wrong, CHAPTER[6], CHAPTER[7].replace("n=1", "n=3")]
+    assert [found["claim"] for found in slices.failing(slices.program(both))] == [
+        "doubling",
+        "last",
+    ]
     crash = ["raise ValueError('no')" if "FACTOR = 2" in cell else cell for cell in cells]
     found = slices.run(slices.program(crash))
     assert found["claim"] == "doubling"

@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cltheory"
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "book" / "runs"
-PLANTED = RUNS / "planted.json"
-"""What was found of each planted error; it lies beside the runs of the chapters."""
+PLANTED, ALARMS = RUNS / "planted.json", RUNS / "alarms.json"
+"""What became of planted errors, and of other seeds: they lie beside the runs of the chapters."""
 EXECUTED = ROOT / "_build" / "executed"
 REJECTED = ROOT / "_build" / "rejected"
 
@@ -55,8 +55,8 @@ def chapters() -> dict[str, Path]:
 
 
 def runs() -> list[Path]:
-    """Return the recorded runs of the chapters; what was found of planted errors is none."""
-    return sorted(path for path in RUNS.glob("*") if path != PLANTED)
+    """Return the recorded runs of the chapters."""
+    return sorted(path for path in RUNS.glob("*") if path not in (PLANTED, ALARMS))
 
 
 def on_page(page: str) -> str | None:

@@ -18,6 +18,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.errors import ExtensionError
 from sphinx.util.osutil import relative_uri
 
+import scrutiny
 import uses
 from cltheory import __version__
 from cltheory.checks import registry
@@ -66,6 +67,8 @@ def furnish(app, doctree) -> None:
             fold += _entry("Functions", *map(_function, names))
         if tests := sorted({test for name in names for test in uses.tests_of(name)}):
             fold += _entry("Tests", *(nodes.literal("", f"tests/{test}") for test in tests))
+        if count := scrutiny.errors_of(claim):
+            fold += _entry("Planted errors that its check noticed first", _scrutiny(count))
         if app.config.claims_repository:
             fold += _entry("Report", _report(app, claim))
         theorem += fold
@@ -91,6 +94,14 @@ def _function(name: str) -> pending_xref:
         "", refdomain="py", reftype="obj", reftarget=f"cltheory.{name}", refexplicit=True
     )
     link += nodes.literal("", name)
+    return link
+
+
+def _scrutiny(count: int) -> pending_xref:
+    link = pending_xref(
+        "", refdomain="std", reftype="doc", reftarget="/book/scrutiny", refexplicit=True
+    )
+    link += nodes.inline("", str(count))
     return link
 
 

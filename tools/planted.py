@@ -56,7 +56,7 @@ class Planted:
     @property
     def patch(self) -> str:
         """What a result depends on, beside the package."""
-        return _hash([self.module, self.old, self.new])[:12]
+        return digest([self.module, self.old, self.new])[:12]
 
     @property
     def function(self) -> str:
@@ -173,7 +173,7 @@ def program(chapter: str, claims: list[str] | None = None) -> list[ast.stmt]:
 
 def fingerprint() -> str:
     """Return a hash of the code, without its docstrings, of the package."""
-    return _hash({path.stem: chapters._code(path) for path in chapters.PACKAGE.glob("*.py")})
+    return digest({path.stem: chapters._code(path) for path in chapters.PACKAGE.glob("*.py")})
 
 
 class Findings:
@@ -196,18 +196,11 @@ class Findings:
 
     def save(self) -> None:
         content = {
-            "code": fingerprint(),
-            "catalogue": _hash([asdict(error) for error in self.errors]),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": chapters.commit(),
-            "versions": versions(),
+            "catalogue": digest([asdict(error) for error in self.errors]),
             "control": self.control,
             "errors": [self.entries[error.name] for error in self.errors],
         }
-        text = json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False)
-        part = self.path.with_suffix(".part")
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(self.path)
+        seal(self.path, content)
 
 
 def _described(error: Planted) -> dict:
@@ -222,9 +215,19 @@ def _results(before: dict | None, error: Planted) -> dict:
     return {part: before[part] for part in PARTS if part in before}
 
 
-def digest(content: dict) -> str:
-    """Return the seal of a record: a hash of all else in it."""
-    return _hash(content)
+def seal(path: Path, content: dict) -> None:
+    """Write a record whole or not at all: when and with what it was made, and a hash of it all."""
+    made = {
+        "code": fingerprint(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": chapters.commit(),
+        "versions": versions(),
+    }
+    content = made | content
+    text = json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False)
+    part = path.with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def control(entries: list[dict]) -> dict:
@@ -244,7 +247,8 @@ def control(entries: list[dict]) -> dict:
     return {"tests": len(tests), "checks": len(checks), "seconds": seconds}
 
 
-def _hash(value: object) -> str:
+def digest(value: object) -> str:
+    """Return a hash of what can be written as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -77,7 +77,12 @@ class Chapter:
 
 
 def run(statements: Iterable[ast.stmt]) -> dict[str, str] | None:
-    """Run a program up to the first check that fails; name its claim and its line.
+    """Run a program up to the first check that fails; name its claim and its line."""
+    return next(failing(statements), None)
+
+
+def failing(statements: Iterable[ast.stmt]) -> Iterator[dict[str, str]]:
+    """Run a program and yield each check that fails: its claim, and its first line that failed.
 
     A statement between two checks that raises an error counts against the check that follows.
     """
@@ -89,8 +94,7 @@ def run(statements: Iterable[ast.stmt]) -> dict[str, str] | None:
         except Exception as error:
             _, name, variable = next(filter(None, blocks[number:]))
             block = scope.get(variable) if blocks[number] else None
-            return {"claim": name, "check": _line(error, block)}
-    return None
+            yield {"claim": name, "check": _line(error, block)}
 
 
 def _line(error: Exception, block: object) -> str:

@@ -1,0 +1,91 @@
+"""The page on the checks says what the records hold, survivors and age included."""
+
+import json
+
+import pytest
+
+import alarms
+import chapters
+import planted
+import scrutiny
+
+CLAIM = "rkhs-finite"
+NOTICED = {"test": "tests/test_rkhs.py::test_norm", "seconds": 1.0}
+FAILED = {"claim": CLAIM, "check": "numeric: n = 8", "seconds": 2.0}
+
+
+@pytest.fixture
+def planted_record(tmp_path, monkeypatch):
+    """A record of three errors: noticed by both, by the tests only, and not run."""
+    path = tmp_path / "planted.json"
+    monkeypatch.setattr(chapters, "PLANTED", path)
+    scrutiny.errors_of.cache_clear()
+    describe = {"kind": "sign", "module": "rkhs", "claim": CLAIM, "says": "It is wrong."}
+    errors = [
+        {"name": "both", **describe, "unit": NOTICED, "book": FAILED},
+        {"name": "one", **describe, "unit": NOTICED, "book": None},
+        {"name": "none", **describe},
+    ]
+    planted.seal(path, {"errors": errors})
+    yield path
+    scrutiny.errors_of.cache_clear()
+
+
+def test_survivors_stand_in_the_open(planted_record):
+    text = scrutiny.of_planted()
+    assert "**3 errors** were planted, one at a time, in 1 modules" in text
+    assert "| {doc}`api/rkhs` | 3 | 2 of 2 | 1 of 2 |" in text
+    each = {name: rest.partition("\n\n")[0] for name, _, rest in _entries(text)}
+    assert f"Check: {{prf:ref}}`{CLAIM}`, `{CLAIM}`." in each["both"]
+    assert "Test: `test_rkhs.py::test_norm`. Check: **survived**." in each["one"]
+    assert "Test: not run. Check: not run." in each["none"]
+    assert "Stale" not in text
+
+
+def _entries(text):
+    return [part.partition("` (sign)") for part in text.split("\n`")[1:]]
+
+
+def test_a_claim_counts_the_errors_that_its_check_noticed_first(planted_record):
+    assert scrutiny.errors_of(CLAIM) == 1
+    assert scrutiny.errors_of("representer") == 0
+
+
+def test_a_record_of_another_package_is_shown_as_stale(planted_record, monkeypatch):
+    monkeypatch.setattr(planted, "fingerprint", lambda: "another")
+    assert "**Stale.** The package has changed" in scrutiny.of_planted()
+
+
+@pytest.mark.parametrize(
+    "text", [scrutiny.of_planted, scrutiny.of_alarms], ids=lambda f: f.__name__
+)
+def test_without_a_record_the_page_says_how_to_make_it(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "PLANTED", tmp_path / "planted.json")
+    monkeypatch.setattr(chapters, "ALARMS", tmp_path / "alarms.json")
+    assert text().startswith("No record yet. Make it with `python tools/")
+
+
+def test_alarms_are_kept_seed_by_seed_until_the_chapter_changes(tmp_path, monkeypatch):
+    path = tmp_path / "alarms.json"
+    monkeypatch.setattr(chapters, "ALARMS", path)
+    line = {"claim": CLAIM, "check": "numeric: |x| = 1"}
+    alarms.Record(path).put("rkhs", 1, [])
+    alarms.Record(path).put("rkhs", 2, [line])
+    assert alarms.Record(path).of("rkhs")["seeds"] == [1, 2]
+    assert json.loads(path.read_text())["chapters"]["rkhs"]["failed"] == [line | {"seed": 2}]
+    text = scrutiny.of_alarms()
+    assert f"| rkhs | 2 | `{CLAIM}`: numeric: \\|x\\| = 1 (seed 2) |" in text
+    assert "| mercer | 0 | none |" in text
+    assert "Stale" not in text
+    monkeypatch.setattr(planted, "cells", lambda chapter: ["pass"])
+    assert "**Stale.** Other code than today's: rkhs." in scrutiny.of_alarms()
+    assert alarms.Record(path).of("rkhs")["seeds"] == []
+
+
+def test_every_tolerance_stands_beside_what_was_measured():
+    rows = [line for line in scrutiny.of_tolerances().splitlines() if line.startswith("| `")]
+    numeric = [
+        line for claim in chapters.claims() for line in claim.evidence if line["kind"] == "numeric"
+    ]
+    assert len(rows) > len(numeric) > 250
+    assert all(len(row.replace("\\|", "").split("|")) == 8 for row in rows)

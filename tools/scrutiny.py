@@ -1,0 +1,219 @@
+"""The Sphinx extension that shows how the checks were checked: errors, false alarms, tolerances.
+
+Planted errors and false alarms come from their records in ``book/runs/``, and what was made with
+other code than today's is shown as stale. Tolerances come from the chapters' last run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sphinx.util.docutils import SphinxDirective
+
+import alarms
+import chapters
+import planted
+from cltheory.ledger import figure
+from sections import add_sections
+
+Entry = dict[str, Any]
+ROUNDING = 1e-16
+
+
+def record(path: Path) -> Entry:
+    """Read a record; without one, what has no entries."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def made(found: Entry, command: str) -> str:
+    """Say when a record was made and with what."""
+    told = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return f"Made on {found['date'][:10]} with {told}: `{command}`."
+
+
+def stale(what: str, command: str) -> list[str]:
+    """Warn the reader of what other code than today's has made."""
+    return ["", ":::{warning}", f"**Stale.** {what} Run: `{command}`", ":::"]
+
+
+@cache
+def errors_of(claim: str) -> int:
+    """Count the planted errors that the check of a claim was the first to notice."""
+    errors = record(chapters.PLANTED).get("errors", [])
+    return sum(bool(e.get("book")) and e["book"]["claim"] == claim for e in errors)
+
+
+def of_planted() -> str:
+    """Write what became of the planted errors: numbers, a table by module, and each error."""
+    found, command = record(chapters.PLANTED), "python tools/planted.py"
+    if not found:
+        return f"No record yet. Make it with `{command}`."
+    errors = found["errors"]
+    modules = _modules(errors)
+    lines = [
+        f"**{len(errors)} errors** were planted, one at a time, in {len(modules)} modules. The "
+        f"unit tests notice {_share(errors, 'unit')}, the checks of the book "
+        f"{_share(errors, 'book')}. " + made(found, command),
+    ]
+    if found["code"] != planted.fingerprint():
+        lines += stale("The package has changed since this record was made.", command)
+    lines += ["", "| module | errors | noticed by tests | noticed by checks |", "|---|--:|---|---|"]
+    for module, part in modules.items():
+        cells = (f"{{doc}}`api/{module}`", len(part), _share(part, "unit"), _share(part, "book"))
+        lines.append(row(*cells))
+    for module, part in modules.items():
+        lines += ["", f":::{{dropdown}} {module}: {len(part)} errors", *_each(part), ":::"]
+    return "\n".join(lines)
+
+
+def _modules(errors: list[Entry]) -> dict[str, list[Entry]]:
+    names = sorted({error["module"] for error in errors})
+    return {name: [error for error in errors if error["module"] == name] for name in names}
+
+
+def _share(errors: list[Entry], part: str) -> str:
+    ran = [error for error in errors if part in error]
+    if not ran:
+        return "not run"
+    noticed = sum(error[part] is not None for error in ran)
+    return f"{noticed}" + (
+        f" of {len(ran)}" if noticed < len(ran) or len(ran) < len(errors) else ""
+    )
+
+
+def _each(errors: list[Entry]) -> list[str]:
+    lines = []
+    for error in errors:
+        lines += [
+            f"`{error['name']}` ({error['kind']})",
+            f": {error['says']}",
+            f"  Test: {_test(error)}. Check: {_check(error)}.",
+            "",
+        ]
+    return lines
+
+
+def _test(error: Entry) -> str:
+    if "unit" not in error:
+        return "not run"
+    return f"`{error['unit']['test'].split('/')[-1]}`" if error["unit"] else "**survived**"
+
+
+def _check(error: Entry) -> str:
+    if "book" not in error:
+        return "not run"
+    if not error["book"]:
+        return "**survived**"
+    claim = error["book"]["claim"]
+    known = any(claim == one.id for one in chapters.claims())
+    return f"{{prf:ref}}`{claim}`, `{claim}`" if known else f"the exercise `{claim}`"
+
+
+def of_alarms() -> str:
+    """Write how often a line of evidence failed that should hold, over seeds."""
+    found, command = record(chapters.ALARMS), "python tools/alarms.py"
+    if not found:
+        return f"No record yet. Make it with `{command}`."
+    runs = {name: found["chapters"].get(name) for name in chapters.chapters()}
+    seeds = [len(run["seeds"]) if run else 0 for run in runs.values()]
+    failed = sum(len(run["failed"]) for run in runs.values() if run)
+    lines = [
+        f"From {min(seeds)} to {max(seeds)} seeds a chapter; lines of evidence that failed: "
+        f"**{failed}**. " + made(found, command),
+    ]
+    if old := [name for name, run in runs.items() if run and run["key"] != alarms.key(name)]:
+        lines += stale(f"Other code than today's: {', '.join(old)}.", command)
+    lines += ["", "| chapter | seeds | lines that failed |", "|---|--:|---|"]
+    for name, run in runs.items():
+        run = run or {"seeds": [], "failed": []}
+        told = [
+            f"`{fail['claim']}`: {fail['check']} (seed {fail['seed']})" for fail in run["failed"]
+        ]
+        lines.append(row(name, len(run["seeds"]), "; ".join(told) or "none"))
+    return "\n".join(lines)
+
+
+def row(*cells: object) -> str:
+    """Write a row of a table; bars in a cell are no borders."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def of_tolerances() -> str:
+    """Write every tolerance of a claim's evidence beside what this run measured."""
+    lines = []
+    for chapter in chapters.chapters():
+        rows = [
+            (claim.id, line)
+            for claim in chapters.claims()
+            if claim.chapter == chapter
+            for line in claim.evidence
+            if {"tolerance", "worst"} <= line["measured"].keys()
+        ]
+        lines += [
+            f":::{{dropdown}} {chapter}: {len(rows)} tolerances",
+            "| claim | line | allowed | measured | headroom | covers |",
+            "|---|---|--:|--:|--:|---|",
+            *(_row(claim, line) for claim, line in rows),
+            ":::",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(claim: str, line: Entry) -> str:
+    allowed, worst = line["measured"]["tolerance"], line["measured"]["worst"]
+    headroom = figure(allowed / worst) if worst else "exact"
+    cells = (
+        line["scope"],
+        figure(allowed),
+        figure(worst),
+        headroom,
+        _reason(line["kind"], allowed),
+    )
+    return row(f"`{claim}`", *cells)
+
+
+def _reason(kind: str, allowed: float) -> str:
+    """Say what a tolerance has to cover; a check computes in double precision unless it says so."""
+    if kind != "numeric":
+        return "what training must reach"
+    return "rounding" if allowed <= math.sqrt(ROUNDING) else "a method that is not exact"
+
+
+class Planted(SphinxDirective):
+    """``{planted}``: what became of each planted error."""
+
+    sources: tuple[Path, ...] = (chapters.PLANTED, planted.CATALOGUE)
+    text = staticmethod(of_planted)
+
+    def run(self):
+        code = chapters.PACKAGE.glob("*.py")
+        for path in (*self.sources, *code, *chapters.EXECUTED.glob("*.ipynb")):
+            self.env.note_dependency(str(path))
+        add_sections(self, self.text())
+        return []
+
+
+class Alarms(Planted):
+    """``{alarms}``: evidence that failed on some seed."""
+
+    sources = (chapters.ALARMS,)
+    text = staticmethod(of_alarms)
+
+
+class Tolerances(Planted):
+    """``{tolerances}``: every tolerance, and what was measured."""
+
+    sources = ()
+    text = staticmethod(of_tolerances)
+
+
+def setup(app):
+    app.add_directive("planted", Planted)
+    app.add_directive("alarms", Alarms)
+    app.add_directive("tolerances", Tolerances)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
