@@ -28,14 +28,14 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def figure(value: float) -> str:
-    """Write a number for a reader: two digits, a power of ten where that is shorter.
+    """Write a number for a reader: two or three digits, a power of ten where that is shorter.
 
-    >>> figure(8.9e-15), figure(0.35), figure(0.0)
-    ('8.9·10⁻¹⁵', '0.35', '0')
+    >>> figure(8.9e-15), figure(0.35), figure(5300.0), figure(0.0)
+    ('8.9·10⁻¹⁵', '0.35', '5.3·10³', '0')
     """
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 1e4:
+    if 1e-3 <= abs(value) < 999.5:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.1e}".split("e")
     head = "" if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}·"

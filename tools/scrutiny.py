@@ -166,7 +166,7 @@ def of_tolerances() -> str:
 
 def _row(claim: str, line: Entry) -> str:
     allowed, worst = line["measured"]["tolerance"], line["measured"]["worst"]
-    headroom = figure(allowed / worst) if worst else "exact"
+    headroom = figure(allowed / max(worst, ROUNDING))
     cells = (
         line["scope"],
         figure(allowed),
