@@ -106,6 +106,7 @@ def test_the_two_directions_tell_the_same():
 def test_tests_are_found_by_the_names_that_they_use():
     assert "test_kernels.py" in uses.tests_of("kernels.gram")
     assert "test_losses.py" in uses.tests_of("losses.info_nce")
+    assert "properties/test_tile_properties.py" in uses.tests_of("blockwise.distance_mean")
     assert uses.tests_of("kernels.no_such_name") == []
 
 

@@ -65,7 +65,7 @@ def claims_of(name: str) -> list[str]:
 
 
 def tests_of(name: str) -> list[str]:
-    """Return the test files that use a public name."""
+    """Return the test files that use a public name, as they lie in ``tests``."""
     return [test for test, names in _by_test().items() if name in names]
 
 
@@ -81,12 +81,12 @@ def _by_claim() -> dict[str, frozenset[str]]:
 
 @cache
 def _by_test() -> dict[str, frozenset[str]]:
-    found = {}
-    for path in sorted((chapters.ROOT / "tests").glob("test_*.py")):
+    found, folder = {}, chapters.ROOT / "tests"
+    for path in [*sorted(folder.glob("test_*.py")), *sorted(folder.glob("properties/test_*.py"))]:
         tree, scope = ast.parse(path.read_text(encoding="utf-8")), Scope()
         for statement in tree.body:
             scope.read(statement)
-        found[path.name] = scope.reach(tree)
+        found[path.relative_to(folder).as_posix()] = scope.reach(tree)
     return found
 
 
