@@ -88,4 +88,4 @@ def test_every_tolerance_stands_beside_what_was_measured():
         line for claim in chapters.claims() for line in claim.evidence if line["kind"] == "numeric"
     ]
     assert len(rows) > len(numeric) > 250
-    assert all(len(row.replace("\\|", "").split("|")) == 8 for row in rows)
+    assert all(len(row.replace("\\|", "").split("|")) == 7 for row in rows)

@@ -155,8 +155,8 @@ def of_tolerances() -> str:
         ]
         lines += [
             f":::{{dropdown}} {chapter}: {len(rows)} tolerances",
-            "| claim | line | allowed | measured | headroom | covers |",
-            "|---|---|--:|--:|--:|---|",
+            "| line of evidence | allowed | measured | headroom | for |",
+            "|---|--:|--:|--:|---|",
             *(_row(claim, line) for claim, line in rows),
             ":::",
             "",
@@ -166,22 +166,15 @@ def of_tolerances() -> str:
 
 def _row(claim: str, line: Entry) -> str:
     allowed, worst = line["measured"]["tolerance"], line["measured"]["worst"]
-    headroom = figure(allowed / max(worst, ROUNDING))
-    cells = (
-        line["scope"],
-        figure(allowed),
-        figure(worst),
-        headroom,
-        _reason(line["kind"], allowed),
-    )
-    return row(f"`{claim}`", *cells)
+    figures = (figure(value) for value in (allowed, worst, allowed / max(worst, ROUNDING)))
+    return row(f"`{claim}`: {line['scope']}", *figures, _reason(line["kind"], allowed))
 
 
 def _reason(kind: str, allowed: float) -> str:
-    """Say what a tolerance has to cover; a check computes in double precision unless it says so."""
+    """Say what a tolerance is for; a check computes in double precision unless it says so."""
     if kind != "numeric":
-        return "what training must reach"
-    return "rounding" if allowed <= math.sqrt(ROUNDING) else "a method that is not exact"
+        return "training"
+    return "rounding" if allowed <= math.sqrt(ROUNDING) else "method"
 
 
 class Planted(SphinxDirective):
