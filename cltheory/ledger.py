@@ -30,8 +30,8 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def figure(value: float) -> str:
     """Write a number for a reader: two or three digits, a power of ten where that is shorter.
 
-    >>> figure(8.9e-15), figure(0.35), figure(5300.0), figure(0.0)
-    ('8.9·10⁻¹⁵', '0.35', '5.3·10³', '0')
+    >>> figure(8.9e-15), figure(0.35), figure(999.0), figure(999.9), figure(0.0)
+    ('8.9·10⁻¹⁵', '0.35', '999', '10³', '0')
     """
     if value == 0:
         return "0"

@@ -267,9 +267,8 @@ def _book_sources():
         *_files("book/**/*.*", "_*.yml", "tools/*.py", "cltheory/*.*"),
         *_files("pyproject.toml", "README.md"),  # parts of the package that readers download
         str(runtime.STATE),
-        *_files(
-            "tests/test_*.py", "tests/properties/test_*.py"
-        ),  # each claim names the tests of its functions
+        # Each claim names the tests of its functions.
+        *_files("tests/test_*.py", "tests/properties/test_*.py"),
         *[str(chapters.EXECUTED / f"{name}.ipynb") for name in chapters.chapters()],
     ]
 

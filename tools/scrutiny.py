@@ -80,9 +80,7 @@ def _share(errors: list[Entry], part: str) -> str:
     if not ran:
         return "not run"
     noticed = sum(error[part] is not None for error in ran)
-    return f"{noticed}" + (
-        f" of {len(ran)}" if noticed < len(ran) or len(ran) < len(errors) else ""
-    )
+    return f"{noticed} of {len(ran)}"
 
 
 def _each(errors: list[Entry]) -> list[str]:
