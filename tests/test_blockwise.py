@@ -7,7 +7,7 @@ import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacrev, jvp, vmap
 
-from cltheory import blockwise
+from cltheory import _tiles, blockwise
 
 SCALES = [1e-3, 1.0, 10.0, 100.0, 1e3]
 
@@ -63,7 +63,7 @@ def weigh(sums):
 @pytest.mark.parametrize("n", [3, 10, 13])
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 7, 10, 12, 13, 64])
 def test_log_sums_for_every_side_of_a_tile(rng, monkeypatch, n, side):
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     x = points(rng, n)
     ours = gradient(lambda x: weigh(blockwise.log_sums(x, scale=2.0)), x)
     assert_same(ours, gradient(lambda x: weigh(log_sums(x, 2.0, {0})), x))
@@ -71,7 +71,7 @@ def test_log_sums_for_every_side_of_a_tile(rng, monkeypatch, n, side):
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9, 64])
 def test_log_sums_without_partners(rng, monkeypatch, side):
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     x = points(rng, 10)
     ours = gradient(lambda x: weigh(blockwise.log_sums(x, scale=2.0, excluded=(0, 5))), x)
     assert_same(ours, gradient(lambda x: weigh(log_sums(x, 2.0, {0, 5})), x))
@@ -80,7 +80,7 @@ def test_log_sums_without_partners(rng, monkeypatch, side):
 @pytest.mark.parametrize("excluded", [(), (0,), (0, 3), (-1, 2)])
 @pytest.mark.parametrize("side", [1, 3, 4, 7, 64])
 def test_sums_between_for_every_side_of_a_tile(rng, monkeypatch, side, excluded):
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     x, y = points(rng, 7), points(rng, 7 if excluded else 5)
     inside = {offset % 7 for offset in excluded}
 
@@ -97,8 +97,8 @@ def test_sums_between_for_every_side_of_a_tile(rng, monkeypatch, side, excluded)
 
 @pytest.mark.parametrize("height", [1, 2, 3, 7, 64])
 def test_means_for_every_height_of_a_panel(rng, monkeypatch, height):
-    monkeypatch.setitem(blockwise.PANEL, "cpu", 1)
-    monkeypatch.setattr(blockwise, "PANEL_ROWS", height)
+    monkeypatch.setitem(_tiles.PANEL, "cpu", 1)
+    monkeypatch.setattr(_tiles, "PANEL_ROWS", height)
     x, y = points(rng, 7), points(rng, 7)
 
     def cross_entropy(x, y):
@@ -117,7 +117,7 @@ def test_means_for_every_height_of_a_panel(rng, monkeypatch, height):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("side", [4, 64])
 def test_log_sums_at_every_scale(rng, monkeypatch, side, scale, dtype):
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     x = points(rng, 12, 5, dtype)
     rtol = 1e-11 if dtype == torch.float64 else 1e-5
     expected = gradient(lambda x: weigh(log_sums(x, scale, {0})), x.double())
@@ -128,7 +128,7 @@ def test_log_sums_at_every_scale(rng, monkeypatch, side, scale, dtype):
 @pytest.mark.parametrize("side", [4, 64])
 def test_sums_that_underflow_the_common_shift(rng, monkeypatch, side, dtype):
     # Norms from 1e-3 to 40: sums of rows differ by a factor of e^1000 and more.
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     sizes = torch.logspace(-3, 1.6, 12, dtype=dtype)[:, None]
     x, y = sizes * points(rng, 12, 5, dtype), sizes.flip(0) * points(rng, 12, 5, dtype)
     rtol = 1e-11 if dtype == torch.float64 else 1e-5
@@ -177,7 +177,7 @@ def functions(excluded=(0,)):
 @pytest.mark.parametrize("side", [2, 64])
 @pytest.mark.parametrize("name", functions())
 def test_first_and_second_derivatives(rng, monkeypatch, name, side):
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     x, y = points(rng, 4, 2).requires_grad_(), points(rng, 4, 2).requires_grad_()
     assert gradcheck(functions()[name], (x, y), check_forward_ad=True, check_batched_grad=True)
     assert gradgradcheck(functions()[name], (x, y))
@@ -249,7 +249,7 @@ def by_distances(x, function):
 @pytest.mark.parametrize("n", [2, 3, 10, 13])
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 12, 64])
 def test_distance_mean_for_every_side_of_a_tile(rng, monkeypatch, n, side):
-    monkeypatch.setitem(blockwise.TILE, "cpu", side)
+    monkeypatch.setitem(_tiles.TILE, "cpu", side)
     x = 3 + torch.randn(n, 4, generator=rng, dtype=torch.float64)
     for function in (torch.sqrt, torch.log1p, lambda s: torch.exp(-s), torch.rsqrt):
         ours = gradient(lambda x, f=function: blockwise.distance_mean(x, f), x)
@@ -260,8 +260,8 @@ def test_distance_mean_for_every_side_of_a_tile(rng, monkeypatch, n, side):
 @pytest.mark.parametrize("gap", [1e-7, 1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("held", [3, 2**15])
 def test_close_rows_keep_their_digits(rng, monkeypatch, dtype, gap, held):
-    monkeypatch.setitem(blockwise.TILE, "cpu", 16)
-    monkeypatch.setattr(blockwise, "CLOSE_PAIRS", held)
+    monkeypatch.setitem(_tiles.TILE, "cpu", 16)
+    monkeypatch.setattr(_tiles, "CLOSE_PAIRS", held)
     centres = points(rng, 10, 6).repeat(4, 1)
     x = (centres + gap * torch.randn(40, 6, generator=rng, dtype=torch.float64)).to(dtype)
     for function in (torch.sqrt, torch.rsqrt, lambda s: torch.log1p(s / gap**2)):
@@ -273,14 +273,14 @@ def test_close_rows_keep_their_digits(rng, monkeypatch, dtype, gap, held):
 def test_a_cloud_far_from_the_origin_is_not_close(rng, monkeypatch):
     """Rows are close relative to the cloud, so that a collapsed one keeps to inner products."""
     cloud = 1 + 1e-2 * torch.randn(300, 8, generator=rng)
-    tiles, near = blockwise._distance_tiles, []
+    tiles, near = _tiles.distance_tiles, []
 
     def watched(x):
         for tile in tiles(x):
             near.append(len(tile[3][0]))
             yield tile
 
-    monkeypatch.setattr(blockwise, "_distance_tiles", watched)
+    monkeypatch.setattr(_tiles, "distance_tiles", watched)
     blockwise.distance_mean(cloud, torch.sqrt)
     assert sum(near) < 300
     ours = gradient(lambda x: blockwise.distance_mean(x, torch.sqrt), cloud)
@@ -325,9 +325,9 @@ def test_no_matrix_of_all_pairs_is_held(rng, monkeypatch):
                     largest = max(largest, part.numel())
             return result
 
-    monkeypatch.setitem(blockwise.TILE, "cpu", 16)
-    monkeypatch.setitem(blockwise.PANEL, "cpu", 512)
-    monkeypatch.setattr(blockwise, "PANEL_ROWS", 4)
+    monkeypatch.setitem(_tiles.TILE, "cpu", 16)
+    monkeypatch.setitem(_tiles.PANEL, "cpu", 512)
+    monkeypatch.setattr(_tiles, "PANEL_ROWS", 4)
     x, y = points(rng, 128), points(rng, 128)
     for scale in (1.0, 1e4):  # by tiles, and by panels
         for name in ("log_sums", "between", "cross_entropy", "softplus", "distance"):

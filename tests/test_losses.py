@@ -6,7 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jvp, vmap
 from torch.nn import functional
 
-from cltheory import blockwise, kernels, losses, sphere
+from cltheory import _tiles, blockwise, kernels, losses, sphere
 
 TEMPERATURES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
@@ -219,9 +219,9 @@ def test_values_are_those_of_the_definition(rng, name, temperature):
 @pytest.mark.parametrize("m", [2, 3, 17])
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_and_gradients_for_every_size(rng, monkeypatch, name, m, dim):
-    monkeypatch.setitem(blockwise.TILE, "cpu", 5)
-    monkeypatch.setitem(blockwise.PANEL, "cpu", 1)
-    monkeypatch.setattr(blockwise, "PANEL_ROWS", 3)
+    monkeypatch.setitem(_tiles.TILE, "cpu", 5)
+    monkeypatch.setitem(_tiles.PANEL, "cpu", 1)
+    monkeypatch.setattr(_tiles, "PANEL_ROWS", 3)
     z1, z2 = (torch.randn(m, dim, generator=rng, dtype=torch.float64) for _ in range(2))
     assert_same(gradient(LOSSES[name], z1, z2), reference(name, z1, z2), 1e-12)
 
@@ -478,7 +478,7 @@ def test_half_precision_sums_that_overflow_are_no_fault():
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("m", [2, 3, 17])
 def test_kernel_loss_is_the_mean_of_its_kernel(rng, monkeypatch, name, m):
-    monkeypatch.setitem(blockwise.TILE, "cpu", 5)
+    monkeypatch.setitem(_tiles.TILE, "cpu", 5)
     z1, z2 = views(rng, m, 4)
     kernel = KERNELS[name]
 

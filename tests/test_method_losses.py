@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jvp, vmap
 from torch.nn import functional
 
-from cltheory import blockwise, losses, minimise, sinkhorn, sphere
+from cltheory import _tiles, losses, minimise, sinkhorn, sphere
 from cltheory.method_losses import moco, siglip, supcon, swav
 
 
@@ -168,9 +168,9 @@ def test_where_the_default_device_holds_no_values(rng, name):
 def test_tiles_do_not_show(rng, monkeypatch, name):
     a, b = unit(4, 3, rng=rng), unit(4, 3, rng=rng)
     whole = gradient(EVERY[name], a, b)
-    monkeypatch.setitem(blockwise.TILE, "cpu", 3)
-    monkeypatch.setitem(blockwise.PANEL, "cpu", 1)
-    monkeypatch.setattr(blockwise, "PANEL_ROWS", 2)
+    monkeypatch.setitem(_tiles.TILE, "cpu", 3)
+    monkeypatch.setitem(_tiles.PANEL, "cpu", 1)
+    monkeypatch.setattr(_tiles, "PANEL_ROWS", 2)
     monkeypatch.setitem(sinkhorn.BLOCK, "cpu", 1)
     torch.testing.assert_close(gradient(EVERY[name], a, b), whole, rtol=1e-12, atol=1e-15)
 

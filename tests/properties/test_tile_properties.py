@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import log_uniform, normal, points, rotation, scattered, seeds, temperatures, views
 
-from cltheory import blockwise
+from cltheory import _tiles, blockwise
 
 SUMS = [
     Case(blockwise.log_sums_between, views(), scale=2.0, excluded=(0,)),
@@ -44,9 +44,9 @@ def test_the_size_of_a_tile_does_not_count(case, side, data):
     whole = found()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("TILE", "PANEL"):
-            patch.setattr(blockwise, name, {"cpu": side})
+            patch.setattr(_tiles, name, {"cpu": side})
         for name in ("PANEL_ROWS", "CLOSE_PAIRS"):
-            patch.setattr(blockwise, name, side)
+            patch.setattr(_tiles, name, side)
         assert_same(whole, found(), rtol=1e-9, atol=1e-9)
 
 
