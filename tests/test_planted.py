@@ -80,6 +80,16 @@ def test_the_function_of_an_error_is_the_one_that_holds_it():
     assert found == places
 
 
+def test_the_line_of_an_error_is_that_of_the_innermost_function_around_it():
+    error = next(error for error in ERRORS if error.name == "gaussian-slope-doubled")
+    text = planted.source("kernels")
+    assert "lambda r2, value" in text.splitlines()[error.line - 1]
+    moment = next(error for error in ERRORS if error.name == "moment-gradient-halved")
+    assert planted.source("blockwise").splitlines()[moment.line - 1].strip() == "@staticmethod"
+    constant = next(error for error in ERRORS if error.name == "erf-slope-constant")
+    assert constant.line is None
+
+
 def test_a_module_is_tested_by_its_own_file_and_by_those_of_its_users():
     own, others = planted.test_files("sphere")
     assert [path.rpartition("/")[2] for path in own] == ["test_sphere.py"]
@@ -191,6 +201,14 @@ def test_a_program_stops_at_the_first_check_that_fails_and_names_its_line(capsys
     found = slices.run(slices.program(crash))
     assert found["claim"] == "doubling"
     assert "FACTOR" in found["check"]
+
+
+def test_what_a_program_calls_in_a_package(toy, monkeypatch):
+    folder, _ = toy
+    monkeypatch.syspath_prepend(folder)
+    text = "from toy import sums\nwith claim('doubling') as c:\n    sums.add(2, 3)"
+    assert slices.called(ast.parse(text[:21]).body, "toy") == []
+    assert slices.called(ast.parse(text).body, "toy") == [["sums", 1]]
 
 
 def test_every_check_of_every_chapter_has_a_program():

@@ -68,6 +68,21 @@ class Planted:
                 return getattr(statement, "name", "")
         return ""
 
+    @property
+    def line(self) -> int | None:
+        """The first line of the innermost function that holds the error, if one does."""
+        text = source(self.module)
+        before = text[: text.index(self.old)].encode()
+        place = before.count(b"\n") + 1, len(before) - before.rfind(b"\n") - 1
+        around = [
+            min(part.lineno for part in [node, *getattr(node, "decorator_list", [])])
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.Lambda)
+            and (node.lineno, node.col_offset) <= place
+            and place < (node.end_lineno or 0, node.end_col_offset or 0)
+        ]
+        return max(around, default=None)
+
 
 def catalogue(path: Path = CATALOGUE) -> list[Planted]:
     """Read the errors of a catalogue."""
@@ -134,18 +149,31 @@ def _test(name: str) -> Path:
 def by_check(error: Planted, copy: Path) -> dict | None:
     """Return the first check of the book that fails and the seconds until then, or None.
 
-    The named claim's own check comes first, then its chapter, then every chapter that reaches the
-    module.
+    The named claim's own check comes first, then its chapter, then every chapter whose checks call
+    the code that the error changes.
     """
     home = chapter_of(error.claim)
-    others = [
-        name for name in chapters.chapters() if name != home and error.module in reached(name)
-    ]
     start = time.perf_counter()
+    others = (name for name in chapters.chapters() if name != home and _calls(name, error))
     for name, claims in [(home, [error.claim]), (home, None), *((name, None) for name in others)]:
         if found := apart.call(partial(slices.run, program(name, claims)), copy):
             return {**found, "seconds": round(time.perf_counter() - start, 1)}
     return None
+
+
+def _calls(chapter: str, error: Planted) -> bool:
+    """Whether the checks of a chapter call what holds the error; a module's own code always is."""
+    if error.module not in reached(chapter):
+        return False
+    return error.line is None or [error.module, error.line] in called(chapter)
+
+
+@cache
+def called(chapter: str) -> list[list[str | int]]:
+    """Return the modules, and in them the first lines of the functions, that the checks call."""
+    run = partial(slices.called, program(chapter), chapters.PACKAGE.name)
+    found: list[list[str | int]] = apart.call(run, chapters.PACKAGE)
+    return found
 
 
 def chapter_of(claim: str) -> str:

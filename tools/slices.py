@@ -6,7 +6,10 @@ Left out are comparisons with a training run, figures, and every statement that 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from types import CodeType
 
 import trials
 import uses
@@ -95,6 +98,19 @@ def failing(statements: Iterable[ast.stmt]) -> Iterator[dict[str, str]]:
             _, name, variable = next(filter(None, blocks[number:]))
             block = scope.get(variable) if blocks[number] else None
             yield {"claim": name, "check": _line(error, block)}
+
+
+def called(statements: Iterable[ast.stmt], package: str) -> list[list[str | int]]:
+    """Run a program; return the module and the first line of each function called in a package."""
+    seen: set[CodeType] = set()
+    sys.setprofile(lambda frame, event, _: event == "call" and seen.add(frame.f_code))
+    try:
+        run(statements)
+    finally:
+        sys.setprofile(None)
+    functions = (code for code in seen if code.co_name != "<module>")
+    files = [(Path(code.co_filename), code.co_firstlineno) for code in functions]
+    return sorted([path.stem, line] for path, line in files if path.parent.name == package)
 
 
 def _line(error: Exception, block: object) -> str:
