@@ -50,6 +50,18 @@ def test_a_search_does_not_give_up_where_progress_is_slow(rng):
     assert found.value == pytest.approx(optima.value("kcl", 5, **options), abs=1e-12)
 
 
+def test_a_search_is_repeated_by_its_generator_from_sixteen_starts():
+    def points(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return optima.search(
+            "nce_binary", 3, 2, temperature=1.0, steps=3, generator=generator
+        ).points
+
+    assert points(0).shape == (16, 2, 3, 2)
+    assert torch.equal(points(0), points(0))
+    assert not torch.equal(points(0), points(1))
+
+
 @pytest.mark.parametrize("weight", [0.5, 1.0, 16.0])
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_search_finds_the_value_of_the_kernel_loss(rng, name, weight):
@@ -70,11 +82,12 @@ def test_candidates_are_the_exponential_of_the_collapsed_loss(loss):
     assert value == pytest.approx(optima.collapsed(loss, 7))
 
 
-def test_the_collapsed_kernel_loss():
-    z = torch.eye(3, dtype=torch.float64)[:1].repeat(5, 1)
-    kernel = kernels.gaussian(2.0)
+@pytest.mark.parametrize("kernel", [kernels.gaussian(2.0), kernels.exponential(0.5)])
+@pytest.mark.parametrize("m", [2, 5])
+def test_the_collapsed_kernel_loss(kernel, m):
+    z = torch.eye(3, dtype=torch.float64)[:1].repeat(m, 1)
     value = losses.kcl(z, z, kernel=kernel, weight=3.0)
-    assert float(value) == pytest.approx(optima.collapsed("kcl", 5, kernel=kernel, weight=3.0))
+    assert float(value) == pytest.approx(optima.collapsed("kcl", m, kernel=kernel, weight=3.0))
 
 
 def test_values_without_a_temperature():
@@ -99,6 +112,8 @@ def test_limits_are_those_of_quadrature(dim, temperature):
     for loss in TEMPERED:
         expected = math.log(mean) - 1 / temperature
         assert optima.limit(loss, dim, temperature) == pytest.approx(expected, rel=1e-10)
+    found = optima.limit("kcl", dim, kernel=kernels.exponential(temperature), weight=3.0)
+    assert found == pytest.approx(3 * mean - math.exp(1 / temperature), rel=1e-10)
 
 
 def test_losses_of_many_uniform_points_approach_the_limit(rng):
@@ -120,8 +135,8 @@ def test_losses_of_many_uniform_points_approach_the_limit(rng):
         (lambda: optima.value("dhel", 5, dim=3, temperature=1.0), "the vertices of a simplex in R"),
         (lambda: optima.value("dhel", 1, temperature=1.0), "n_pairs must be an integer of at"),
         (lambda: optima.value("spectral_contrastive", 5, dim=4), "orthonormal rows in R"),
-        (lambda: optima.value("dhel", 3), "temperature must be a finite number above 0, got none"),
-        (lambda: optima.value("dhel", 3, temperature=-1.0), "temperature must be a finite number"),
+        (lambda: optima.value("dhel", 3), "^temperature must be a finite number above 0, got none"),
+        (lambda: optima.value("dhel", 3, temperature=-1.0), "^temperature must be a finite number"),
         (lambda: optima.value("kcl", 3, weight=1.0), "kcl must have a kernel and a weight"),
         (
             lambda: optima.value("kcl", 3, kernel=kernels.gaussian(1.0), weight=0.0),
@@ -129,11 +144,13 @@ def test_losses_of_many_uniform_points_approach_the_limit(rng):
         ),
         (
             lambda: optima.value("kcl", 3, kernel=kernels.riesz(1.0), weight=1.0),
-            "kernel must be finite at t = 1",
+            "^kernel must be finite at t = 1",
         ),
         (lambda: optima.candidates("kcl", 3), "loss must be one of info_nce"),
+        (lambda: optima.candidates("dhel", 1), "^n_pairs must be an integer of at least 2"),
+        (lambda: optima.collapsed("dhel", 1), "^n_pairs must be an integer of at least 2"),
         (lambda: optima.collapsed("vicreg", 3), "loss must be one of info_nce"),
-        (lambda: optima.limit("dhel", 3), "temperature must be a finite number above 0, got none"),
+        (lambda: optima.limit("dhel", 3), "^temperature must be a finite number above 0, got none"),
         (lambda: optima.limit("dhel", 1, 1.0), "dim must be an integer of at least 2"),
         (lambda: optima.search("vicreg", 3, 2), "loss must be one of info_nce"),
         (lambda: optima.search("dhel", 1, 2, temperature=1.0), "n_pairs must be an integer"),
