@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import io
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -93,6 +94,16 @@ def copy_mathjax(app, error) -> None:
         shutil.copyfile(source, target / MATHJAX)
 
 
+def number_ids(app, doctree, docname) -> None:
+    """Give an id to one element of a page: extensions repeat theirs, two observations share one."""
+    seen: Counter[str] = Counter()
+    for node in doctree.findall(nodes.Element):
+        for place, name in enumerate(node.get("ids", [])):
+            seen[name] += 1
+            if seen[name] > 1:
+                node["ids"][place] = f"{name}-{seen[name]}"
+
+
 def mend_roles(app, pagename, templatename, context, doctree) -> None:
     """Give the entries of the bibliography the role that browsers still know."""
     if "doc-biblioentry" in context.get("body", ""):
@@ -128,6 +139,7 @@ def setup(app):
     app.connect("builder-inited", use_local_mathjax)
     app.connect("env-get-outdated", refuse_older_runs, priority=100)  # before all that reads runs
     app.connect("doctree-read", depend_on_the_run)
+    app.connect("doctree-resolved", number_ids)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", name_toggles, priority=900)
     app.connect("html-page-context", mend_roles)

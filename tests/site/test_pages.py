@@ -4,6 +4,7 @@ Screenshots go to ``_build/screenshots``: look at them.
 """
 
 import os
+from collections import Counter
 from urllib.parse import unquote, urldefrag
 
 from bs4 import BeautifulSoup
@@ -122,6 +123,16 @@ def test_every_internal_link_and_anchor_resolves(soups):
             if anchor and name in anchors and unquote(anchor) not in anchors[name]:
                 broken.append(f"{page}: {tag['href']}")
     assert broken == []
+
+
+def test_an_id_names_one_element_of_a_page(soups):
+    repeated = [
+        f"{page}: {name}"
+        for page, soup in soups.items()
+        for name, count in Counter(tag["id"] for tag in soup.find_all(id=True)).items()
+        if count > 1
+    ]
+    assert repeated == []
 
 
 def test_pages_load_nothing_from_elsewhere(soups):
