@@ -191,6 +191,33 @@ def test_random_models_are_laws_with_the_rank_of_their_sources():
     assert torch.equal(first, again)
 
 
+def test_defaults_and_the_smallest_models():
+    assert pairs.clusters().states == 3
+    named = [
+        (pairs.von_mises_ring(), pairs.von_mises_ring(8, 1.5)),
+        (pairs.von_mises_ring(5, 0.0), PairModel(torch.ones(5, 5, dtype=F64) / 25)),
+        (pairs.overlapping_ring(), pairs.overlapping_ring(8, 2, 0.02)),
+        (pairs.overlapping_ring(2, 1, 0.0), PairModel(torch.eye(2, dtype=F64) / 2)),
+        (pairs.generic(1), PairModel(torch.ones(1, 1, dtype=F64))),
+        (pairs.conditionally_independent(1), PairModel(torch.ones(1, 1, dtype=F64))),
+    ]
+    for found, expected in named:
+        torch.testing.assert_close(found.joint, expected.joint)
+    two = pairs.von_mises_ring(2, 0.5).joint  # cosines 1 and -1
+    assert float(two[0, 0] / two[0, 1]) == pytest.approx(math.e)
+
+
+@pytest.mark.parametrize("make", [pairs.generic, pairs.conditionally_independent])
+def test_random_models_repeat_with_their_generator_or_the_global_one(make):
+    def drawn(seed, generator):
+        torch.manual_seed(seed)
+        return make(4, generator=generator).joint
+
+    assert torch.equal(drawn(0, seeded(2)), drawn(1, seeded(2)))
+    assert torch.equal(drawn(0, None), drawn(0, None))
+    assert not torch.equal(drawn(0, None), drawn(1, None))
+
+
 def test_rectangular_joint_laws():
     joint = torch.rand(4, 6, generator=seeded(), dtype=F64)
     joint /= joint.sum()
@@ -282,14 +309,15 @@ EYE = torch.eye(2, dtype=F64)
         ),
         (lambda: pairs.normalised(HALF), "joint must be a matrix"),
         (lambda: pairs.normalised(EYE), "joint must sum to one"),
-        (lambda: pairs.normalised(EYE[:, [0, 0]] / 2), "every row some mass"),
-        (lambda: pairs.normalised(EYE[[0, 0]] / 2), "every column some mass"),
+        (lambda: pairs.normalised(EYE[:, [0, 0]] / 2), "^joint must give every row some mass"),
+        (lambda: pairs.normalised(EYE[[0, 0]] / 2), "^joint must give every column some mass"),
         (lambda: pairs.clusters(1), "count must be an integer of at least 2"),
         (lambda: pairs.clusters(size=0), "size must be"),
         (lambda: pairs.clusters(eps=1.0), "eps must be a probability below 1, got 1.0"),
         (lambda: pairs.clusters(eps=float("nan")), "eps must be a probability"),
-        (lambda: pairs.von_mises_ring(1), "n must be"),
+        (lambda: pairs.von_mises_ring(1), "^n must be"),
         (lambda: pairs.von_mises_ring(concentration=-1.0), "concentration must be"),
+        (lambda: pairs.overlapping_ring(1), "^n must be an integer of at least 2"),
         (lambda: pairs.overlapping_ring(4, 5), "width must be an integer between 1 and 4"),
         (lambda: pairs.overlapping_ring(eps=-0.1), "eps must be"),
         (lambda: pairs.conditionally_independent(0), "n must be"),
