@@ -108,6 +108,7 @@ def test_an_alias_in_a_signature_keeps_its_name_and_links_to_its_text():
         "cltheory.kernels.Kernel",
     )
     assert "kernel: cltheory.kernels.Kernel, points: Tensor" in signature("mercer.nystrom")[0]
+    assert "excluded: tuple[int, ...]=(0,)" in signature("blockwise.log_sums")[0]
 
 
 def test_a_class_is_signed_by_its_constructor_or_its_fields():

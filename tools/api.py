@@ -148,7 +148,10 @@ def _made_from_fields(node: ast.ClassDef) -> ast.stmt:
 
 
 class Qualified(ast.NodeTransformer):
-    """Write names of the package in annotations in full, so that they can be linked."""
+    """Write names of the package in annotations in full, so that they can be linked.
+
+    An alias of a private module, which has no page, is written as what it stands for.
+    """
 
     def __init__(self, module: str) -> None:
         self.module, self.imported = module, uses.names_of(module)
@@ -157,6 +160,9 @@ class Qualified(ast.NodeTransformer):
         if node.id in uses.public(self.module):
             return ast.Name(f"cltheory.{self.module}.{node.id}")
         full = self.imported.get(node.id, "")
+        if full.startswith("cltheory._"):
+            _, private, name = full.split(".")
+            return uses.public(private)[name].value
         return ast.Name(full) if full.startswith("cltheory.") else node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
