@@ -160,9 +160,8 @@ class Qualified(ast.NodeTransformer):
         if node.id in uses.public(self.module):
             return ast.Name(f"cltheory.{self.module}.{node.id}")
         full = self.imported.get(node.id, "")
-        if full.startswith("cltheory._"):
-            _, private, name = full.split(".")
-            return uses.public(private)[name].value
+        if alias := re.fullmatch(r"cltheory\.(_\w+)\.(\w+)", full):
+            return uses.public(alias[1])[alias[2]].value
         return ast.Name(full) if full.startswith("cltheory.") else node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
