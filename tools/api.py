@@ -160,8 +160,10 @@ class Qualified(ast.NodeTransformer):
         if node.id in uses.public(self.module):
             return ast.Name(f"cltheory.{self.module}.{node.id}")
         full = self.imported.get(node.id, "")
-        if alias := re.fullmatch(r"cltheory\.(_\w+)\.(\w+)", full):
-            return uses.public(alias[1])[alias[2]].value
+        if of_private := re.fullmatch(r"cltheory\.(_\w+)\.(\w+)", full):
+            alias = uses.public(of_private[1]).get(of_private[2])
+            if isinstance(alias, ast.Assign):
+                return alias.value
         return ast.Name(full) if full.startswith("cltheory.") else node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
