@@ -55,6 +55,7 @@ def _logit_dtype(x: Tensor, bound: float) -> torch.dtype:
 
 
 def common_shift(x: Tensor, bound: float) -> float:
+    """Exponent of two that all tiles leave out, so that no power in them overflows."""
     return max(0.0, bound / math.log(2) - _LARGEST[x.dtype])
 
 
