@@ -211,6 +211,13 @@ def test_what_a_program_calls_in_a_package(toy, monkeypatch):
     assert slices.called(ast.parse(text).body, "toy") == [["sums", 1]]
 
 
+def test_other_chapters_are_asked_only_when_that_of_the_claim_has_passed(monkeypatch):
+    answers = iter([None, {"claim": "of-the-chapter", "check": "a line"}])
+    monkeypatch.setattr(planted.apart, "call", lambda *_: next(answers))
+    monkeypatch.setattr(planted, "_calls", lambda *_: pytest.fail("another chapter was asked"))
+    assert planted.by_check(ERRORS[0], ROOT)["claim"] == "of-the-chapter"
+
+
 def test_every_check_of_every_chapter_has_a_program():
     for name in chapters.chapters():
         opened = {block for block in planted.blocks(name) if block[0] != "observation"}

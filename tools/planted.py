@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -154,8 +155,9 @@ def by_check(error: Planted, copy: Path) -> dict | None:
     """
     home = chapter_of(error.claim)
     start = time.perf_counter()
-    others = (name for name in chapters.chapters() if name != home and _calls(name, error))
-    for name, claims in [(home, [error.claim]), (home, None), *((name, None) for name in others)]:
+    others = ((name, None) for name in chapters.chapters() if name != home and _calls(name, error))
+    # Whether a chapter calls the code is asked only when all before it have passed.
+    for name, claims in chain([(home, [error.claim]), (home, None)], others):
         if found := apart.call(partial(slices.run, program(name, claims)), copy):
             return {**found, "seconds": round(time.perf_counter() - start, 1)}
     return None
