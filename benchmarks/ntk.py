@@ -101,13 +101,14 @@ def neural_tangents(n, width):
 
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(0)
-    weights = [jnp.asarray(rng.standard_normal((width, k))) for k in (IN, OUT)]
+    # Not transposed: a transposed weight hides the structure of its derivative.
+    weights = [jnp.asarray(rng.standard_normal(shape)) for shape in ((IN, width), (width, OUT))]
     x = rng.standard_normal((n, IN))
     x = jnp.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
 
     def network(parameters, points):
         hidden, readout = parameters
-        return jax.nn.relu(points @ hidden.T) @ readout / jnp.sqrt(width)
+        return jax.nn.relu(points @ hidden) @ readout / jnp.sqrt(width)
 
     kernel = jax.jit(
         neural_tangents.empirical_ntk_fn(

@@ -21,10 +21,10 @@ from torch.func import functional_call, jacrev, vmap
 from cltheory import _validate
 from cltheory.networks import ACTIVATIONS, CURVATURES, SLOPES, BlockNet, TwoLayer
 
-ROWS = 64
+ROWS = 32
 """Rows of one tile of :func:`two_layer`; of a square kernel only half the tiles differ."""
-ENTRIES = 2**22
-"""Entries of the left factor of one product in :func:`two_layer`: what a cache and memory like."""
+ENTRIES = {"cpu": 2**17, "cuda": 2**24}
+"""Entries of the left factor of one product in :func:`two_layer`; on the CPU, a cache holds it."""
 
 
 def two_layer(
@@ -77,21 +77,20 @@ def two_layer(
     gram = x @ (x if y is None else y).mT / width
 
     row, column = torch.triu_indices(out, out, device=readout.device)
-    pairs = (readout[..., row] * readout[..., column]).mT
-    sums: list[Tensor] = []
+    pairs = (readout[..., row] * readout[..., column]).mT.contiguous()
+    own = (row == column).to(kappa.dtype)[:, None, None]
+    tiles: list[Tensor] = []
     for start in range(0, slope_x.shape[-2], ROWS):
-        here = slice(start, start + ROWS)
+        here, right = slice(start, start + ROWS), slice(start if y is None else 0, None)
+        tile = _pair_sums(pairs, slope_x[..., here, :], slope_y[..., right, :])
+        tile = tile * gram[..., None, here, right] + own * kappa[..., None, here, right]
         # K_ij(x, y) = K_ij(y, x): of a square kernel, tiles left of the diagonal are mirrored.
-        mirrored = [tile[..., here].mT for tile in sums] if y is None else []
-        columns = slope_y[..., start if y is None else 0 :, :]
-        tile = _pair_sums(pairs, slope_x[..., here, :], columns)
-        sums.append(torch.cat([*mirrored, tile], -1))
+        mirrored = [above[..., here].mT for above in tiles] if y is None else []
+        tiles.append(torch.cat([*mirrored, tile], -1))
     place = torch.zeros(out, out, dtype=torch.int64, device=readout.device)
     place[row, column] = place[column, row] = torch.arange(len(row), device=readout.device)
-    by_pair = torch.cat(sums, -2) * gram[..., None, :, :]
-    kernel = by_pair[..., place, :, :]
-    same = torch.eye(out, dtype=kernel.dtype, device=kernel.device)[..., None, None]
-    return (kernel + same * kappa[..., None, None, :, :]).movedim((-4, -3), (-2, -1))
+    kernel = torch.cat([tile[..., place, :, :] for tile in tiles], -2)
+    return kernel.movedim((-4, -3), (-2, -1))
 
 
 def block(
@@ -416,7 +415,8 @@ def _pair_sums(
     """Sum pairs * x * y over the units, as one matrix product for each tile of units."""
     pairs, x = pairs[..., :, None, :], x[..., None, :, :]
     count, n, width = pairs.shape[-3], x.shape[-2], x.shape[-1]
-    step = max(1, ENTRIES // (count * n * pairs[..., 0, 0, 0].numel()))
+    entries = ENTRIES.get(x.device.type, ENTRIES["cpu"])
+    step = max(1, entries // (count * n * pairs[..., 0, 0, 0].numel()))
     total: Tensor | None = None
     for start in range(0, width, step):
         units = slice(start, start + step)

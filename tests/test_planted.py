@@ -215,7 +215,24 @@ def test_other_chapters_are_asked_only_when_that_of_the_claim_has_passed(monkeyp
     answers = iter([None, {"claim": "of-the-chapter", "check": "a line"}])
     monkeypatch.setattr(planted.apart, "call", lambda *_: next(answers))
     monkeypatch.setattr(planted, "_calls", lambda *_: pytest.fail("another chapter was asked"))
-    assert planted.by_check(ERRORS[0], ROOT)["claim"] == "of-the-chapter"
+    assert planted.by_check(ERRORS[0], ROOT, {})["claim"] == "of-the-chapter"
+
+
+def test_what_noticed_an_error_before_is_tried_first(monkeypatch):
+    error, tried = next(error for error in ERRORS if error.module == "losses"), []
+
+    def first(function, copy):
+        tried.append(function)
+        return "it" if function.func is planted.apart.first_failure else {"claim": "it"}
+
+    monkeypatch.setattr(planted.apart, "call", first)
+    monkeypatch.setattr(planted, "program", lambda name, claims: (name, claims))
+    before = "tests/test_losses.py::test_it"
+    planted.by_test(error, ROOT, {"test": before})
+    planted.by_check(error, ROOT, {"claim": "ex-ntk-he"})
+    assert tried[0].args[0] == [str(ROOT / "tests" / "test_losses.py")]
+    assert tried[0].args[2] == before
+    assert tried[1].args == (("ntk", ["ex-ntk-he"]),)
 
 
 def test_every_check_of_every_chapter_has_a_program():

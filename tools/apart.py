@@ -83,13 +83,18 @@ def _enter(package: Path) -> None:
 
 
 class First:
-    """A pytest plugin: the first test that fails; those that name a function come first."""
+    """A pytest plugin: the first test that fails, a known one first, then those of a function."""
 
-    def __init__(self, function: str) -> None:
-        self.function, self.failed = function, None
+    def __init__(self, function: str, known: str | None) -> None:
+        self.function, self.known, self.failed = function, known, None
 
     def pytest_collection_modifyitems(self, items):
-        items.sort(key=lambda item: self.function not in inspect.getsource(item.function))
+        items.sort(
+            key=lambda item: (
+                item.nodeid != self.known,
+                self.function not in inspect.getsource(item.function),
+            )
+        )
 
     def pytest_runtest_logreport(self, report):
         if report.failed and self.failed is None:
@@ -100,11 +105,11 @@ class First:
             self.failed = report.nodeid
 
 
-def first_failure(files: list[str], function: str = "") -> str | None:
+def first_failure(files: list[str], function: str = "", known: str | None = None) -> str | None:
     """Return the id of the first test that fails in these files, or None."""
     import pytest
 
-    first = First(function)
+    first = First(function, known)
     status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[first])
     if first.failed is None and status != pytest.ExitCode.OK:
         raise RuntimeError(f"pytest ended with {status!r} and no test failed: {files}")

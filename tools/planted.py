@@ -5,8 +5,9 @@ Usage: planted.py [--tests | --book | --control] [NAME ...]
 Each error of ``tests/planted.yml`` is a small patch of one module. It is applied to a copy of the
 package; the unit tests, and then the checks of the chapters, run against that copy until one fails.
 What was found goes to ``book/runs/planted.json`` error by error, so that a run that was broken off
-goes on where it was. Named errors run again, whatever the record says of them. At the end, all that
-failed runs once more on the package without an error, and must pass.
+goes on where it was. Named errors run again, whatever the record says of them. Results for another
+package are no results, but what noticed an error in it is tried first. At the end, all that failed
+runs once more on the package without an error, and must pass.
 """
 
 from __future__ import annotations
@@ -115,16 +116,18 @@ def planted(error: Planted, package: Path = chapters.PACKAGE):
         yield copy
 
 
-def by_test(error: Planted, copy: Path) -> dict | None:
+def by_test(error: Planted, copy: Path, before: dict) -> dict | None:
     """Return the first unit test that fails and the seconds until then, or None.
 
-    The module's own tests come first, and among them those that name the function; then those of
-    all that imports the module.
+    The file of the test that failed before comes first; then the module's own tests, and among them
+    those that name the function; then those of all that imports the module.
     """
     own, others = test_files(error.module)
+    known = [file for file in (*own, *others) if before.get("test", "").startswith(_named(file))]
+    first = error.function, before.get("test")
     start = time.perf_counter()
-    for files in (own, others):
-        if test := files and apart.call(partial(apart.first_failure, files, error.function), copy):
+    for files in (known, own, others):
+        if test := files and apart.call(partial(apart.first_failure, files, *first), copy):
             return {"test": test, "seconds": round(time.perf_counter() - start, 1)}
     return None
 
@@ -147,17 +150,24 @@ def _test(name: str) -> Path:
     return chapters.ROOT / "tests" / name
 
 
-def by_check(error: Planted, copy: Path) -> dict | None:
+def _named(file: str) -> str:
+    """How the names of the tests of a file begin."""
+    return f"{Path(file).relative_to(chapters.ROOT).as_posix()}::"
+
+
+def by_check(error: Planted, copy: Path, before: dict) -> dict | None:
     """Return the first check of the book that fails and the seconds until then, or None.
 
-    The named claim's own check comes first, then its chapter, then every chapter whose checks call
-    the code that the error changes.
+    The check that failed before comes first; then the named claim's own, then its chapter, then
+    every chapter whose checks call the code that the error changes.
     """
-    home = chapter_of(error.claim)
+    home, known = chapter_of(error.claim), before.get("claim")
     start = time.perf_counter()
+    named = dict.fromkeys([known, error.claim])
+    likely = [(chapter_of(check), [check]) for check in named if chapter_of(check)]
     others = ((name, None) for name in chapters.chapters() if name != home and _calls(name, error))
     # Whether a chapter calls the code is asked only when all before it have passed.
-    for name, claims in chain([(home, [error.claim]), (home, None)], others):
+    for name, claims in chain(likely, [(home, None)], others):
         if found := apart.call(partial(slices.run, program(name, claims)), copy):
             return {**found, "seconds": round(time.perf_counter() - start, 1)}
     return None
@@ -178,9 +188,10 @@ def called(chapter: str) -> list[list[str | int]]:
     return found
 
 
-def chapter_of(claim: str) -> str:
-    """Return the chapter that holds the check of a claim."""
-    return next(name for name in chapters.chapters() if ("claim", claim) in blocks(name))
+def chapter_of(check: str | None) -> str | None:
+    """Return the chapter that holds the check of a claim or an exercise, if there is one."""
+    named = {("claim", check), ("exercise", check)}
+    return next((name for name in chapters.chapters() if named & {*blocks(name)}), None)
 
 
 @cache
@@ -212,10 +223,13 @@ class Findings:
     def __init__(self, errors: list[Planted], path: Path = chapters.PLANTED):
         held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         same = held.get("code") == fingerprint()
-        before = {entry["name"]: entry for entry in held.get("errors", []) if same}
         self.path, self.errors = path, errors
+        self.before = {entry["name"]: entry for entry in held.get("errors", [])}
         self.control = held.get("control") if same else None
-        self.entries = {e.name: _described(e) | _results(before.get(e.name), e) for e in errors}
+        self.entries = {
+            e.name: _described(e) | _results(self.before.get(e.name) if same else None, e)
+            for e in errors
+        }
 
     def missing(self, part: str) -> list[Planted]:
         return [error for error in self.errors if part not in self.entries[error.name]]
@@ -282,14 +296,20 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-PARTS: dict[str, Callable[[Planted, Path], dict | None]] = {"unit": by_test, "book": by_check}
+PARTS: dict[str, Callable[[Planted, Path, dict], dict | None]] = {
+    "unit": by_test,
+    "book": by_check,
+}
 """What an error meets, by its name in the record."""
 
 
-def judge(error: Planted, part: str) -> dict | None:
-    """Plant an error and return what notices it first, or None if nothing does."""
+def judge(error: Planted, part: str, before: dict | None = None) -> dict | None:
+    """Plant an error and return what notices it first, or None if nothing does.
+
+    ``before`` is what noticed it in an earlier run.
+    """
     with planted(error) as copy:
-        return PARTS[part](error, copy)
+        return PARTS[part](error, copy, before or {})
 
 
 def main(arguments: list[str]) -> int:
@@ -307,7 +327,7 @@ def main(arguments: list[str]) -> int:
         named = [error for error in errors if error.name in asked.names]
         for error in named or findings.missing(part):
             try:
-                result = judge(error, part)
+                result = judge(error, part, findings.before.get(error.name, {}).get(part))
             except (RuntimeError, TimeoutError) as trouble:
                 print(f"{error.name}: {part}: not known: {trouble}", flush=True)
                 continue
