@@ -203,7 +203,7 @@ def test_the_tiles_of_a_kernel_do_not_count(x, seed):
     whole = ntk.two_layer(model, x)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ntk, "ROWS", 2)
-        patch.setattr(ntk, "ENTRIES", 8)
+        patch.setitem(ntk.ENTRIES, "cpu", 8)
         assert_same(ntk.two_layer(model, x), whole, rtol=1e-9, atol=1e-12)
 
 
