@@ -75,7 +75,7 @@ def test_alarms_are_kept_seed_by_seed_until_the_chapter_changes(tmp_path, monkey
     assert json.loads(path.read_text())["chapters"]["rkhs"]["failed"] == [line | {"seed": 2}]
     text = scrutiny.of_alarms()
     assert f"| rkhs | 2 | `{CLAIM}`: numeric: \\|x\\| = 1 (seed 2) |" in text
-    assert "| mercer | 0 | none |" in text
+    assert "| mercer | 0 | not run yet |" in text
     assert "Stale" not in text
     monkeypatch.setattr(planted, "cells", lambda chapter: ["pass"])
     assert "**Stale.** Other code than today's: rkhs." in scrutiny.of_alarms()

@@ -131,7 +131,8 @@ def of_alarms() -> str:
         told = [
             f"`{fail['claim']}`: {fail['check']} (seed {fail['seed']})" for fail in run["failed"]
         ]
-        lines.append(row(name, len(run["seeds"]), "; ".join(told) or "none"))
+        quiet = "none" if run["seeds"] else "not run yet"
+        lines.append(row(name, len(run["seeds"]), "; ".join(told) or quiet))
     return "\n".join(lines)
 
 
