@@ -51,6 +51,15 @@ def test_a_claim_counts_the_errors_that_its_check_noticed_first(planted_record):
     assert scrutiny.errors_of("representer") == 0
 
 
+def test_a_module_without_a_page_has_no_link(planted_record):
+    errors = json.loads(planted_record.read_text(encoding="utf-8"))["errors"]
+    errors[2]["module"] = "_tiles"
+    planted.seal(planted_record, {"errors": errors})
+    text = scrutiny.of_planted()
+    assert "| {doc}`api/rkhs` | 2 |" in text
+    assert "| `_tiles` | 1 |" in text
+
+
 def test_a_record_of_another_package_is_shown_as_stale(planted_record, monkeypatch):
     monkeypatch.setattr(planted, "fingerprint", lambda: "another")
     assert "**Stale.** The package has changed" in scrutiny.of_planted()

@@ -17,6 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 import alarms
 import chapters
 import planted
+import uses
 from cltheory.ledger import figure
 from sections import add_sections
 
@@ -63,8 +64,8 @@ def of_planted() -> str:
         lines += stale("The package has changed since this record was made.", command)
     lines += ["", "| module | errors | noticed by tests | noticed by checks |", "|---|--:|---|---|"]
     for module, part in modules.items():
-        cells = (f"{{doc}}`api/{module}`", len(part), _share(part, "unit"), _share(part, "book"))
-        lines.append(row(*cells))
+        page = f"{{doc}}`api/{module}`" if module in uses.modules() else f"`{module}`"
+        lines.append(row(page, len(part), _share(part, "unit"), _share(part, "book")))
     for module, part in modules.items():
         lines += ["", f":::{{dropdown}} {module}: {len(part)} errors", *_each(part), ":::"]
     return "\n".join(lines)
