@@ -79,17 +79,20 @@ def two_layer(
     row, column = torch.triu_indices(out, out, device=readout.device)
     pairs = (readout[..., row] * readout[..., column]).mT.contiguous()
     own = (row == column).to(kappa.dtype)[:, None, None]
-    tiles: list[Tensor] = []
+    place = torch.zeros(out, out, dtype=torch.int64, device=readout.device)
+    place[row, column] = place[column, row] = torch.arange(len(row), device=readout.device)
+    kernel: Tensor | None = None
     for start in range(0, slope_x.shape[-2], ROWS):
         here, right = slice(start, start + ROWS), slice(start if y is None else 0, None)
         tile = _pair_sums(pairs, slope_x[..., here, :], slope_y[..., right, :])
         tile = tile * gram[..., None, here, right] + own * kappa[..., None, here, right]
-        # K_ij(x, y) = K_ij(y, x): of a square kernel, tiles left of the diagonal are mirrored.
-        mirrored = [above[..., here].mT for above in tiles] if y is None else []
-        tiles.append(torch.cat([*mirrored, tile], -1))
-    place = torch.zeros(out, out, dtype=torch.int64, device=readout.device)
-    place[row, column] = place[column, row] = torch.arange(len(row), device=readout.device)
-    kernel = torch.cat([tile[..., place, :, :] for tile in tiles], -2)
+        if kernel is None:
+            kernel = tile.new_empty(*tile.shape[:-3], out, out, *kappa.shape[-2:])
+        kernel[..., here, right] = tile[..., place, :, :]
+        if y is None:
+            # K_ij(x, y) = K_ij(y, x): of a square kernel, tiles left of the diagonal are mirrored.
+            kernel[..., start + ROWS :, here] = kernel[..., here, start + ROWS :].mT
+    assert kernel is not None
     return kernel.movedim((-4, -3), (-2, -1))
 
 
