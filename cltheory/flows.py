@@ -16,14 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import sqrt
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cltheory import _validate, pca
-from cltheory.networks import TwoLayer
+from cltheory.networks import ACTIVATIONS, SLOPES, TwoLayer
 
+ENTRIES = {"cpu": 2**16, "cuda": 2**26}
+"""Activations of some units of two-layer networks at a time; on the CPU, a cache holds them."""
+UNITS = 256
+"""The least number of units, or products of many inputs by few units would be slow."""
 OutputGradient = Callable[[Tensor], Tensor]
 """From the outputs of a network to the gradient of the loss by them, of the same shape."""
 Watch = Callable[[int], object]
@@ -41,8 +46,10 @@ def train(
 ) -> Float[Tensor, "times *stack n out"]:
     r"""Train a network by full-batch gradient descent, in place.
 
-    It moves :math:`\theta \leftarrow \theta - \eta\, J^\top G`, J the derivative of the outputs. An
-    unstable run ends in infinities, not in an error: a chapter may want to see it.
+    It moves :math:`\theta \leftarrow \theta - \eta\, J^\top G`, J the derivative of the outputs: by
+    automatic differentiation, or in closed form where both layers of a
+    :class:`~cltheory.networks.TwoLayer` are trained. An unstable run ends in infinities, not in an
+    error: a chapter may want to see it.
 
     Parameters
     ----------
@@ -77,6 +84,9 @@ def train(
     tensor([[3.]])
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if type(model) is TwoLayer and len(parameters) == 2 and _Passes.fit(model, x):
+        passes = _Passes(model, x, lr)
+        return _run(passes.forward, gradient, passes.backward, lr, times, watch)
 
     def step(outputs: Tensor, by_output: Tensor) -> None:
         for p, slope in zip(
@@ -84,7 +94,7 @@ def train(
         ):
             p.sub_(slope, alpha=lr)
 
-    return _run(model, x, gradient, step, lr, times, watch)
+    return _run(lambda: model(x), gradient, step, lr, times, watch)
 
 
 def train_orthonormal(
@@ -129,7 +139,7 @@ def train_orthonormal(
             model.hidden.sub_(to_hidden, alpha=lr)
         model.readout.copy_(geodesic_step(model.readout, to_readout, lr))
 
-    return _run(model, x, gradient, step, lr, times, watch)
+    return _run(lambda: model(x), gradient, step, lr, times, watch)
 
 
 def geodesic_step(
@@ -276,9 +286,55 @@ def descend(
     return torch.stack(noted)
 
 
+class _Passes:
+    r"""Both passes of two-layer networks without a graph, some units at a time.
+
+    .. math::
+
+        W \leftarrow W - \frac{\eta}{\sqrt M}\, \varphi(X V^\top)^\top G, \qquad
+        V \leftarrow V - \frac{\eta}{\sqrt M}
+        \big[\varphi'(X V^\top) \odot (G W^\top)\big]^\top X
+    """
+
+    def __init__(self, model: TwoLayer, x: Tensor, lr: float) -> None:
+        self.model, self.x, self.lr = model, x, lr
+        width = model.hidden.shape[-2]
+        self.scale = 1 / sqrt(width)
+        rows = max(1, x.shape[-2] * model.hidden[..., 0, 0].numel())
+        step = max(UNITS, ENTRIES.get(x.device.type, ENTRIES["cpu"]) // rows)
+        self.parts = [slice(start, start + step) for start in range(0, width, step)]
+        self.held: list[tuple[Tensor, Tensor]] = []
+
+    @staticmethod
+    def fit(model: TwoLayer, x: Tensor) -> bool:
+        """Say whether the inputs are shared by the networks of a stack, or each has its own."""
+        *stack, _, in_dim = model.hidden.shape
+        return x.ndim >= 2 and x.shape[-1] == in_dim and [*x.shape[:-2]] in ([], stack)
+
+    @torch.no_grad()
+    def forward(self) -> Tensor:
+        """Compute the outputs, and hold what the way back needs."""
+        self.held, outputs = [], []
+        for units in self.parts:
+            pre = self.x @ self.model.hidden[..., units, :].mT
+            phi = ACTIVATIONS[self.model.activation](pre)
+            self.held.append((pre, phi))
+            # Products of few rows, here and below, take half the time of those of few columns.
+            outputs.append((self.model.readout[..., units, :].mT @ phi.mT).mT)
+        return self.scale * torch.stack(outputs).sum(0)
+
+    def backward(self, outputs: Tensor, by_output: Tensor) -> None:
+        """Move the weights down the gradient, that of the outputs given."""
+        by_output = self.scale * by_output
+        for units, (pre, phi) in zip(self.parts, self.held, strict=True):
+            hidden, readout = self.model.hidden[..., units, :], self.model.readout[..., units, :]
+            to_pre = SLOPES[self.model.activation](pre) * (by_output @ readout.mT)
+            readout.sub_((by_output.mT @ phi).mT, alpha=self.lr)
+            hidden.sub_((self.x.mT @ to_pre).mT, alpha=self.lr)
+
+
 def _run(
-    model: nn.Module,
-    x: Tensor,
+    forward: Callable[[], Tensor],
     gradient: OutputGradient,
     step: Callable[[Tensor, Tensor], None],
     lr: float,
@@ -289,7 +345,7 @@ def _run(
     _ascending(times)
     noted = []
     for t in range(times[-1] + 1):
-        outputs: Tensor = model(x)
+        outputs = forward()
         current = outputs.detach()
         if t in times:
             noted.append(current)

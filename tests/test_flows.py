@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cltheory import flows, ntk, pca, triplets
-from cltheory.networks import MLP, ConvNet, TwoLayer
+from cltheory.networks import ACTIVATIONS, MLP, ConvNet, TwoLayer
 
 
 def seeded(seed=0):
@@ -92,6 +92,20 @@ def test_a_stack_trains_its_networks_apart():
         torch.testing.assert_close(
             together[:, i], flows.train(each, X, gradient, lr=0.3, times=[0, 4])
         )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("inputs", [X, normal(3, 6, 4, seed=5), normal(2, 1, 6, 4, seed=5)])
+def test_parts_of_the_units_move_as_the_whole(activation, inputs, monkeypatch):
+    """Twenty units in parts of seven, by inputs shared, of each network's own, or many at once."""
+    monkeypatch.setattr(flows, "UNITS", 7)
+    monkeypatch.setattr(flows, "ENTRIES", {"cpu": 1})
+    stack = TwoLayer.stacked([net(seed=s, activation=activation) for s in range(3)])
+    expected = by_optimizer(
+        copy.deepcopy(stack), inputs, 3, 0.3, lambda f: loss(f.flatten(0, -3)).sum()
+    )
+    found = flows.train(stack, inputs, gradient, lr=0.3, times=[0, 1, 3])
+    torch.testing.assert_close(found, expected[[0, 1, 3]])
 
 
 def test_a_small_step_is_a_step_of_the_kernel():
