@@ -66,11 +66,12 @@ def test_a_record_of_another_package_is_shown_as_stale(planted_record, monkeypat
 
 
 @pytest.mark.parametrize(
-    "text", [scrutiny.of_planted, scrutiny.of_alarms], ids=lambda f: f.__name__
+    "text", [scrutiny.of_planted, scrutiny.of_mutants, scrutiny.of_alarms], ids=lambda f: f.__name__
 )
 def test_without_a_record_the_page_says_how_to_make_it(text, tmp_path, monkeypatch):
     monkeypatch.setattr(chapters, "PLANTED", tmp_path / "planted.json")
     monkeypatch.setattr(chapters, "ALARMS", tmp_path / "alarms.json")
+    monkeypatch.setattr(chapters, "MUTANTS", tmp_path / "mutants.json")
     assert text().startswith("No record yet. Make it with `python tools/")
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cltheory"
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "book" / "runs"
-PLANTED, ALARMS = RUNS / "planted.json", RUNS / "alarms.json"
+PLANTED, ALARMS, MUTANTS = (RUNS / f"{name}.json" for name in ("planted", "alarms", "mutants"))
 """What became of planted errors, and of other seeds: they lie beside the runs of the chapters."""
 EXECUTED = ROOT / "_build" / "executed"
 REJECTED = ROOT / "_build" / "rejected"
@@ -56,7 +56,7 @@ def chapters() -> dict[str, Path]:
 
 def runs() -> list[Path]:
     """Return the recorded runs of the chapters."""
-    return sorted(path for path in RUNS.glob("*") if path not in (PLANTED, ALARMS))
+    return sorted(path for path in RUNS.glob("*") if path not in (PLANTED, ALARMS, MUTANTS))
 
 
 def on_page(page: str) -> str | None:

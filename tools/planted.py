@@ -1,13 +1,14 @@
 """Planted errors: do the tests and the checks of the book notice a mistake in the package?
 
-Usage: planted.py [--tests | --book | --control] [NAME ...]
+Usage: planted.py [--tests | --book | --control] [--again | NAME ...]
 
 Each error of ``tests/planted.yml`` is a small patch of one module. It is applied to a copy of the
 package; the unit tests, and then the checks of the chapters, run against that copy until one fails.
 What was found goes to ``book/runs/planted.json`` error by error, so that a run that was broken off
-goes on where it was. Named errors run again, whatever the record says of them. Results for another
-package are no results, but what noticed an error in it is tried first. At the end, all that failed
-runs once more on the package without an error, and must pass.
+goes on where it was. Named errors, or all of them, run again, whatever the record says of them.
+Results for another package are no results, but what noticed an error in it is tried first. At the
+end, all that failed runs once more on the package without an error, and must pass. The exit status
+is 1 where an error survived.
 """
 
 from __future__ import annotations
@@ -318,13 +319,14 @@ def main(arguments: list[str]) -> int:
     only = parser.add_mutually_exclusive_group()
     for option, parts in (("--tests", ["unit"]), ("--book", ["book"]), ("--control", [])):
         only.add_argument(option, action="store_const", const=parts, dest="parts")
+    parser.add_argument("--again", action="store_true", help="run those that are known as well")
     asked = parser.parse_args(arguments)
     errors = catalogue()
     if unknown := set(asked.names) - {error.name for error in errors}:
         parser.error(f"NAME was {sorted(unknown)}; it should stand in {CATALOGUE}")
     findings = Findings(errors)
     for part in PARTS if asked.parts is None else asked.parts:
-        named = [error for error in errors if error.name in asked.names]
+        named = [error for error in errors if asked.again or error.name in asked.names]
         for error in named or findings.missing(part):
             try:
                 result = judge(error, part, findings.before.get(error.name, {}).get(part))
@@ -336,7 +338,8 @@ def main(arguments: list[str]) -> int:
     if not asked.names and asked.parts in (None, []):
         findings.control = control(list(findings.entries.values()))
         findings.save()
-    return 0
+    entries = findings.entries.values()
+    return int(any(None in [entry.get(part, {}) for part in PARTS] for entry in entries))
 
 
 if __name__ == "__main__":

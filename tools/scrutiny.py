@@ -1,7 +1,7 @@
-"""The Sphinx extension that shows how the checks were checked: errors, false alarms, tolerances.
+"""The Sphinx extension that shows how the checks were checked: errors, mutants, alarms, tolerances.
 
-Planted errors and false alarms come from their records in ``book/runs/``, and what was made with
-other code than today's is shown as stale. Tolerances come from the chapters' last run.
+Planted errors, mutants and false alarms come from their records in ``book/runs/``, and what was
+made with other code than today's is shown as stale. Tolerances come from the chapters' last run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import alarms
 import chapters
+import mutants
 import planted
 import uses
 from cltheory.ledger import figure
@@ -64,11 +65,14 @@ def of_planted() -> str:
         lines += stale("The package has changed since this record was made.", command)
     lines += ["", "| module | errors | noticed by tests | noticed by checks |", "|---|--:|---|---|"]
     for module, part in modules.items():
-        page = f"{{doc}}`api/{module}`" if module in uses.modules() else f"`{module}`"
-        lines.append(row(page, len(part), _share(part, "unit"), _share(part, "book")))
+        lines.append(row(_linked(module), len(part), _share(part, "unit"), _share(part, "book")))
     for module, part in modules.items():
         lines += ["", f":::{{dropdown}} {module}: {len(part)} errors", *_each(part), ":::"]
     return "\n".join(lines)
+
+
+def _linked(module: str) -> str:
+    return f"{{doc}}`api/{module}`" if module in uses.modules() else f"`{module}`"
 
 
 def _modules(errors: list[Entry]) -> dict[str, list[Entry]]:
@@ -110,6 +114,39 @@ def _check(error: Entry) -> str:
     claim = error["book"]["claim"]
     known = any(claim == one.id for one in chapters.claims())
     return f"{{prf:ref}}`{claim}`, `{claim}`" if known else f"the exercise `{claim}`"
+
+
+def of_mutants() -> str:
+    """Write how many generic mutants the unit tests notice, and each that lived."""
+    found, command = record(chapters.MUTANTS), "python tools/mutants.py"
+    if not found:
+        return f"No record yet. Make it with `{command}`."
+    modules = found["modules"]
+    counts = [mutants.total(ran) for ran in modules.values()]
+    noticed = sum(len(ran["noticed"]) for ran in modules.values())
+    lines = [f"Of {sum(counts)} mutants, {noticed} are noticed. " + made(found, command)]
+    if old := [name for name, ran in modules.items() if ran["key"] != mutants.key(name)]:
+        lines += stale(f"Other code than today's: {', '.join(old)}.", command)
+    lines += ["", "| module | mutants | noticed | lived, with a reason | lived |"]
+    lines.append("|---|--:|--:|--:|--:|")
+    reasons = mutants.reasons()
+    for (module, ran), count in zip(modules.items(), counts, strict=True):
+        told = sum((module, mutant["was"], mutant["now"]) in reasons for mutant in ran["lived"])
+        share = f"{len(ran['noticed']) / max(1, count):.1%}"
+        lines.append(row(_linked(module), count, share, told, len(ran["lived"]) - told))
+    for module, ran in modules.items():
+        lines += ["", f":::{{dropdown}} {module}: {len(ran['lived'])} mutants that lived"]
+        for mutant in ran["lived"]:
+            why = reasons.get((module, mutant["was"], mutant["now"]), "**not examined**")
+            changed = f"{_verbatim(mutant['was'])} became {_verbatim(mutant['now'])}"
+            lines.append(f"- `{mutant['function']}`: {changed}. {why}")
+        lines.append(":::")
+    return "\n".join(lines)
+
+
+def _verbatim(code: str) -> str:
+    """Write code that may hold backticks."""
+    return f"`` {code} ``" if code else "nothing"
 
 
 def of_alarms() -> str:
@@ -198,6 +235,13 @@ class Alarms(Planted):
     text = staticmethod(of_alarms)
 
 
+class Mutants(Planted):
+    """``{mutants}``: generic mutants, and those that lived."""
+
+    sources = (chapters.MUTANTS, mutants.EQUIVALENT)
+    text = staticmethod(of_mutants)
+
+
 class Tolerances(Planted):
     """``{tolerances}``: every tolerance, and what was measured."""
 
@@ -207,6 +251,7 @@ class Tolerances(Planted):
 
 def setup(app):
     app.add_directive("planted", Planted)
+    app.add_directive("mutants", Mutants)
     app.add_directive("alarms", Alarms)
     app.add_directive("tolerances", Tolerances)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,88 @@
+"""Generic mutants: which are made, what a run of the tests says of one, what the page says."""
+
+import json
+import textwrap
+
+import pytest
+
+import chapters
+import mutants
+import planted
+import scrutiny
+
+MEND = "changes code by mutmut: pip install -e '.[mutants]'"
+SUMS = '''
+    """Sums."""
+
+    def add(a: int, b: int = 1) -> int:
+        """Add b to a."""
+        if a < 0:
+            raise ValueError(f"a must be positive, got {a}" " here")
+        return a + b
+'''
+
+
+def mutant(now, was="return a + b"):
+    return mutants.Mutant("sums", "add", textwrap.dedent(SUMS).replace(was, now), was, now)
+
+
+def test_code_is_changed_and_no_text_of_an_error(monkeypatch):
+    pytest.importorskip("mutmut", reason=MEND)
+    monkeypatch.chdir(chapters.ROOT)
+    monkeypatch.setattr(planted, "source", lambda module: textwrap.dedent(SUMS))
+    found = list(mutants.mutants("sums"))
+    changes = {(one.was, one.now) for one in found}
+    assert ("return a + b", "return a - b") in changes
+    assert ("if a < 0:", "if a <= 0:") in changes
+    assert ("def add(a: int, b: int = 1) -> int:", "def add(a: int, b: int = 2) -> int:") in changes
+    assert not any("here" in now or "HERE" in now for _, now in changes)
+    assert {one.function for one in found} == {"add"}
+    assert len({one.id for one in found}) == len(found)
+
+
+@pytest.mark.parametrize(("now", "seen"), [("return a - b", True), ("return b + a", False)])
+def test_a_mutant_is_noticed_by_a_test_that_fails(now, seen, tmp_path, monkeypatch):
+    package = tmp_path / "apart" / "toys"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "sums.py").write_text(textwrap.dedent(SUMS), encoding="utf-8")
+    test = tmp_path / "test_sums.py"
+    test.write_text("from toys import sums\n\ndef test_add():\n    assert sums.add(2, 3) == 5\n")
+    monkeypatch.setattr(chapters, "PACKAGE", package)
+    monkeypatch.setattr(planted, "test_files", lambda module: ([], [str(test)]))
+    assert mutants.noticed(mutant(now)) == seen
+
+
+def test_those_that_lived_stand_on_the_page_with_a_reason_or_without(tmp_path, monkeypatch):
+    path, listed = tmp_path / "mutants.json", tmp_path / "equivalent.yml"
+    listed.write_text(
+        "- {module: sums, was: return a + b, now: return b + a, why: Sums commute.}\n"
+    )
+    monkeypatch.setattr(chapters, "MUTANTS", path)
+    monkeypatch.setattr(mutants, "EQUIVALENT", listed)
+    monkeypatch.setattr(mutants, "key", lambda module: "today")
+    for now, known in (("return a - b", True), ("return b + a", False), ("return a", False)):
+        mutants.Record(path).put(mutant(now), known)
+    assert len(mutants.Record(path).of("sums")["lived"]) == 2
+    text = scrutiny.of_mutants()
+    assert "Of 3 mutants, 1 are noticed." in text
+    assert "| `sums` | 3 | 33.3% | 1 | 1 |" in text
+    assert "- `add`: `` return a + b `` became `` return b + a ``. Sums commute." in text
+    assert "- `add`: `` return a + b `` became `` return a ``. **not examined**" in text
+    assert "Stale" not in text
+    monkeypatch.setattr(mutants, "key", lambda module: "another")
+    assert "**Stale.** Other code than today's: sums." in scrutiny.of_mutants()
+    assert mutants.Record(path).of("sums")["noticed"] == []
+
+
+@pytest.mark.skipif(not chapters.MUTANTS.exists(), reason="no recorded run: tools/mutants.py")
+def test_every_reason_is_of_a_mutant_that_lived():
+    content = json.loads(chapters.MUTANTS.read_text(encoding="utf-8"))
+    digest = content.pop("digest")
+    assert digest == planted.digest(content)
+    lived = {
+        (module, one["was"], one["now"])
+        for module, ran in content["modules"].items()
+        for one in ran["lived"]
+    }
+    assert set(mutants.reasons()) <= lived
