@@ -50,6 +50,7 @@ def test_a_mutant_is_noticed_by_a_test_that_fails(now, seen, tmp_path, monkeypat
     test.write_text("from toys import sums\n\ndef test_add():\n    assert sums.add(2, 3) == 5\n")
     monkeypatch.setattr(chapters, "PACKAGE", package)
     monkeypatch.setattr(planted, "test_files", lambda module: ([], [str(test)]))
+    monkeypatch.setattr(mutants, "PROPERTIES", test)
     assert mutants.noticed(mutant(now)) == seen
 
 

@@ -111,6 +111,9 @@ def first_failure(files: list[str], function: str = "", known: str | None = None
 
     first = First(function, known)
     status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[first])
-    if first.failed is None and status != pytest.ExitCode.OK:
+    if first.failed is None and status not in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    ):
         raise RuntimeError(f"pytest ended with {status!r} and no test failed: {files}")
     return first.failed

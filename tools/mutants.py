@@ -3,9 +3,10 @@
 Usage: mutants.py [MODULE ...]
 
 Needs `pip install -e '.[mutants]'`. Each mutant of the code, texts of errors aside, stands alone in
-a copy of the package; the tests of its module run against that copy, then those of all that imports
-the module, until one fails. What was found goes to ``book/runs/mutants.json`` mutant by mutant, so
-that a run that was broken off goes on where it was; a module of other code starts anew.
+a copy of the package; the tests of its module run against that copy, its properties, and those of
+all that imports the module, until one fails. What was found goes to ``book/runs/mutants.json``
+mutant by mutant, so that a run that was broken off goes on where it was; a module of other code
+starts anew.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import planted
 
 MODULES = ("losses", "blockwise", "pairs", "optima", "metrics", "ntk", "checks")
 EQUIVALENT = chapters.ROOT / "tests" / "equivalent.yml"
+PROPERTIES = chapters.ROOT / "tests" / "properties"
 LIMIT = 300
 """Seconds that the tests of one mutant may take."""
 
@@ -89,7 +91,7 @@ def noticed(mutant: Mutant) -> bool:
         copy = Path(folder) / chapters.PACKAGE.name
         shutil.copytree(chapters.PACKAGE, copy)
         (copy / f"{mutant.module}.py").write_text(mutant.text, encoding="utf-8")
-        for files in planted.test_files(mutant.module):
+        for files in tests(mutant):
             first = partial(apart.first_failure, files, mutant.function)
             try:
                 if files and apart.call(first, copy, LIMIT):
@@ -97,6 +99,16 @@ def noticed(mutant: Mutant) -> bool:
             except (RuntimeError, TimeoutError):
                 return True
     return False
+
+
+def tests(mutant: Mutant) -> Iterator[list[str]]:
+    """Generate what to run: a module's own tests, its properties, those of all that imports it."""
+    own, others = planted.test_files(mutant.module)
+    yield own
+    public = mutant.function and not mutant.function.startswith("_")
+    name = f"{mutant.module}.{mutant.function if public else ''}"
+    yield [str(PROPERTIES), "-k", name]
+    yield others
 
 
 class Record:
