@@ -338,6 +338,8 @@ def cosines(
     .. math:: |\langle \psi_j, \phi_j \rangle| / (\|\psi_j\| \|\phi_j\|), \qquad
               \langle f, g \rangle = \textstyle\sum_a w_a f(x_a) g(x_a)
 
+    A column of zeros has none: nan.
+
     Examples
     --------
     >>> cosines(torch.tensor([[3.0], [4.0]]), torch.tensor([[-1.0], [0.0]])).item()

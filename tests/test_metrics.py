@@ -91,6 +91,12 @@ def test_probe_minimises_the_documented_objective(classes, penalty, probes):
     torch.testing.assert_close(free[1] - free[1].mean(), bias - bias.mean(), atol=2e-3, rtol=2e-3)
 
 
+def test_the_penalty_that_is_not_given(probes):
+    x, labels = blobs(100, 3, seed=0)
+    metrics.linear_probe(x, labels, x, labels)
+    assert probes[0][0].C == pytest.approx(1 / (1e-3 * 100))
+
+
 def test_the_bias_is_not_penalised():
     # Under a penalty that removes the weights, the commonest class wins by its bias.
     x, labels = blobs(200, 3, seed=0)
@@ -335,6 +341,23 @@ def test_effective_rank_of_known_spectra():
     assert float(metrics.effective_rank(q1 @ torch.diag(values) @ q2.T)) == pytest.approx(expected)
 
 
+def test_effective_rank_has_no_unit():
+    z = normal(8, 3, seed=1)
+    for unit_ in (1e-150, 1e-6, 1e150):
+        assert float(metrics.effective_rank(unit_ * z)) == pytest.approx(
+            float(metrics.effective_rank(z))
+        )
+
+
+def test_effective_rank_has_a_gradient_where_a_singular_value_is_zero():
+    z = torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64)).requires_grad_()
+    (slope,) = torch.autograd.grad(metrics.effective_rank(z), z)
+    shares = torch.tensor([2 / 3, 1 / 3], dtype=torch.float64)
+    expected = metrics.effective_rank(z).detach() * (-shares.log() - stats.entropy(shares)) / 3
+    torch.testing.assert_close(slope.diagonal()[:2], expected)
+    assert slope.isfinite().all()
+
+
 def area(t, dim):
     """Area between a step function and the law, piece by piece and by quadrature of the density."""
     constant = special.gamma(dim / 2) / (math.sqrt(math.pi) * special.gamma((dim - 1) / 2))
@@ -357,6 +380,14 @@ def test_wasserstein_is_the_area_between_the_distribution_functions(n, dim):
     z = unit(n, dim, seed=n)
     t = [float(z[i] @ z[j]) for i in range(n) for j in range(i)]
     assert metrics.wasserstein_uniformity(z) == pytest.approx(area(t, dim), abs=1e-7)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_wasserstein_of_points_whose_products_round_beyond_one(sign):
+    row = next(row for row in unit(200, 5) if row @ row > 1)
+    z = torch.stack([row, sign * row, row])
+    t = [sign, 1.0, sign]
+    assert metrics.wasserstein_uniformity(z) == pytest.approx(area(t, 5), abs=1e-7)
 
 
 def test_wasserstein_by_any_chunk_and_block(monkeypatch):
@@ -403,6 +434,10 @@ def test_metrics_of_unit_rows_refuse_others(metric):
 def test_other_bad_input():
     with pytest.raises(ValueError, match="t must be above 0 and at most 170, got 200"):
         metrics.uniformity(unit(3, 2), 200)
+    with pytest.raises(ValueError, match="t must be above 0 and at most 170, got 0"):
+        metrics.uniformity(unit(3, 2), 0)
+    with pytest.raises(ValueError, match="^z must be a matrix"):
+        metrics.effective_rank(torch.zeros(3))
     with pytest.raises(ValueError, match="z must have a row that is not zero"):
         metrics.effective_rank(torch.zeros(3, 2))
     with pytest.raises(ValueError, match="z1 and z2 must have one shape and dtype"):

@@ -2,7 +2,7 @@
 
 Usage: mutants.py [MODULE ...]
 
-Needs `pip install -e '.[mutants]'`. Each mutant of the code, texts of errors aside, stands alone in
+Needs `pip install -e '.[mutants]'`. Each mutant of a function, texts of errors aside, stands alone in
 a copy of the package; the tests of its module run against that copy, its properties, and those of
 all that imports the module, until one fails. What was found goes to ``book/runs/mutants.json``
 mutant by mutant, so that a run that was broken off goes on where it was; a module of other code
@@ -67,11 +67,13 @@ def mutants(module: str) -> Iterator[Mutant]:
     }
     seen = {_code(before)}
     for change in changes:
+        around = change.contained_by_top_level_function
+        if around is None or change.original_node in said:
+            continue
         after = tree.deep_replace(change.original_node, change.mutated_node).code
-        if change.original_node not in said and _code(after) not in seen:
-            seen.add(_code(after))
-            around = change.contained_by_top_level_function
-            yield Mutant(module, around.name.value if around else "", after, *_lines(before, after))
+        if (code := _code(after)) not in seen:
+            seen.add(code)
+            yield Mutant(module, around.name.value, after, *_lines(before, after))
 
 
 def _code(text: str) -> str:
@@ -105,9 +107,8 @@ def tests(mutant: Mutant) -> Iterator[list[str]]:
     """Generate what to run: a module's own tests, its properties, those of all that imports it."""
     own, others = planted.test_files(mutant.module)
     yield own
-    public = mutant.function and not mutant.function.startswith("_")
-    name = f"{mutant.module}.{mutant.function if public else ''}"
-    yield [str(PROPERTIES), "-k", name]
+    public = "" if mutant.function.startswith("_") else mutant.function
+    yield [str(PROPERTIES), "-k", f"{mutant.module}.{public}"]
     yield others
 
 
