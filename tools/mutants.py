@@ -2,9 +2,9 @@
 
 Usage: mutants.py [MODULE ...]
 
-Needs `pip install -e '.[mutants]'`. Each mutant of a function, texts of errors aside, stands alone in
-a copy of the package; the tests of its module run against that copy, its properties, and those of
-all that imports the module, until one fails. What was found goes to ``book/runs/mutants.json``
+Needs `pip install -e '.[mutants]'`. Each mutant of a function, texts of errors aside, stands alone
+in a copy of the package; the tests of its module run against that copy, its properties, and those
+of all that imports the module, until one fails. What was found goes to ``book/runs/mutants.json``
 mutant by mutant, so that a run that was broken off goes on where it was; a module of other code
 starts anew.
 """
