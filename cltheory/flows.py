@@ -303,7 +303,7 @@ class _Passes:
         rows = max(1, x.shape[-2] * model.hidden[..., 0, 0].numel())
         step = max(UNITS, ENTRIES.get(x.device.type, ENTRIES["cpu"]) // rows)
         self.parts = [slice(start, start + step) for start in range(0, width, step)]
-        self.held: list[tuple[Tensor, Tensor]] = []
+        self.held: dict[int, tuple[Tensor, Tensor]] = {}
 
     @staticmethod
     def fit(model: TwoLayer, x: Tensor) -> bool:
@@ -314,11 +314,13 @@ class _Passes:
     @torch.no_grad()
     def forward(self) -> Tensor:
         """Compute the outputs, and hold what the way back needs."""
-        self.held, outputs = [], []
+        outputs = []
         for units in self.parts:
             pre = self.x @ self.model.hidden[..., units, :].mT
             phi = ACTIVATIONS[self.model.activation](pre)
-            self.held.append((pre, phi))
+            # Held one for one in place of the last step's: freed all at once, their pages would go
+            # back to the system and cost a fault each when they are touched again.
+            self.held[units.start] = pre, phi
             # Products of few rows, here and below, take half the time of those of few columns.
             outputs.append((self.model.readout[..., units, :].mT @ phi.mT).mT)
         return self.scale * torch.stack(outputs).sum(0)
@@ -326,7 +328,8 @@ class _Passes:
     def backward(self, outputs: Tensor, by_output: Tensor) -> None:
         """Move the weights down the gradient, that of the outputs given."""
         by_output = self.scale * by_output
-        for units, (pre, phi) in zip(self.parts, self.held, strict=True):
+        for units in self.parts:
+            pre, phi = self.held[units.start]
             hidden, readout = self.model.hidden[..., units, :], self.model.readout[..., units, :]
             to_pre = SLOPES[self.model.activation](pre) * (by_output @ readout.mT)
             readout.sub_((by_output.mT @ phi).mT, alpha=self.lr)
