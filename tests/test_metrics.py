@@ -159,6 +159,15 @@ def test_an_unfinished_fit_is_announced(monkeypatch):
         metrics.linear_probe(x, labels, x, labels)
 
 
+def test_a_long_fit_is_finished(probes):
+    x = normal(200, 1, seed=1) + 0.3 * normal(200, 20, seed=2)
+    labels = (x[:, 0] > x[:, 1]).long()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics.linear_probe(x, labels, x, labels, penalty=1e-9)
+    assert probes[0][0].n_iter_ > 100
+
+
 def double_loop(z1, z2):
     n = len(z1)
     distance = [[float((a - b).square().sum()) for b in z2.double()] for a in z1.double()]
@@ -347,6 +356,11 @@ def test_effective_rank_has_no_unit():
         assert float(metrics.effective_rank(unit_ * z)) == pytest.approx(
             float(metrics.effective_rank(z))
         )
+
+
+def test_effective_rank_of_half_precision():
+    z = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float16))
+    assert float(metrics.effective_rank(z)) == pytest.approx(3 / 2 ** (2 / 3))
 
 
 def test_effective_rank_has_a_gradient_where_a_singular_value_is_zero():
