@@ -160,11 +160,11 @@ def test_an_unfinished_fit_is_announced(monkeypatch):
 
 
 def test_a_long_fit_is_finished(probes):
-    x = normal(200, 1, seed=1) + 0.3 * normal(200, 20, seed=2)
-    labels = (x[:, 0] > x[:, 1]).long()
+    x = normal(300, 1, seed=1) + 0.1 * normal(300, 40, seed=2)
+    labels = (x[:, 0] > x[:, 1] + 0.05 * normal(300, seed=3)).long() + (x[:, 2] > x[:, 3]).long()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metrics.linear_probe(x, labels, x, labels, penalty=1e-9)
+        metrics.linear_probe(x, labels, x, labels, penalty=1e-5)
     assert probes[0][0].n_iter_ > 100
 
 
