@@ -94,7 +94,7 @@ def test_probe_minimises_the_documented_objective(classes, penalty, probes):
 def test_the_penalty_that_is_not_given(probes):
     x, labels = blobs(100, 3, seed=0)
     metrics.linear_probe(x, labels, x, labels)
-    assert probes[0][0].C == pytest.approx(1 / (1e-3 * 100))
+    assert 1 / probes[0][0].C == pytest.approx(1e-3 * 100)
 
 
 def test_the_bias_is_not_penalised():
@@ -450,7 +450,7 @@ def test_other_bad_input():
         metrics.uniformity(unit(3, 2), 200)
     with pytest.raises(ValueError, match="t must be above 0 and at most 170, got 0"):
         metrics.uniformity(unit(3, 2), 0)
-    with pytest.raises(ValueError, match="^z must be a matrix"):
+    with pytest.raises(ValueError, match=r"^z must be a matrix"):
         metrics.effective_rank(torch.zeros(3))
     with pytest.raises(ValueError, match="z must have a row that is not zero"):
         metrics.effective_rank(torch.zeros(3, 2))
