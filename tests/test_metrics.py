@@ -94,7 +94,8 @@ def test_probe_minimises_the_documented_objective(classes, penalty, probes):
 def test_the_penalty_that_is_not_given(probes):
     x, labels = blobs(100, 3, seed=0)
     metrics.linear_probe(x, labels, x, labels)
-    assert 1 / probes[0][0].C == pytest.approx(1e-3 * 100)
+    strength = 1 / probes[0][0].C
+    assert strength == pytest.approx(1e-3 * 100)
 
 
 def test_the_bias_is_not_penalised():
