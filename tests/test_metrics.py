@@ -113,6 +113,15 @@ def test_probe_ignores_shift_and_scale_of_columns():
     accuracy = metrics.linear_probe(x, labels, test, test_labels)
     moved = metrics.linear_probe(x * scale + shift, labels, test * scale + shift, test_labels)
     assert accuracy == moved
+    units = torch.tensor([1e-12, 1.0, 1e12, 1.0], dtype=torch.float64)
+    assert accuracy == metrics.linear_probe(x * units, labels, test * units, test_labels)
+
+
+def test_a_column_of_zeros_is_worth_nothing():
+    x, labels = blobs(100, 3, seed=0)
+    wide = torch.nn.functional.pad(x, (0, 1))
+    accuracy = metrics.linear_probe(wide, labels, wide, labels)
+    assert accuracy == metrics.linear_probe(x, labels, x, labels)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
