@@ -313,6 +313,11 @@ def test_uniformity_of_uniform_points_and_of_one():
     assert float(metrics.alignment(z, z)) == 0
 
 
+def test_alignment_of_a_single_pair():
+    z = torch.eye(3)
+    assert float(metrics.alignment(z[:1], z[1:2])) == pytest.approx(2)
+
+
 def test_metrics_that_serve_as_losses_have_a_gradient():
     z = unit(6, 3).requires_grad_()
     for value in (
