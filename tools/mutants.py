@@ -122,7 +122,7 @@ class Record:
     def of(self, module: str) -> dict:
         """Return what is known of a module."""
         if self.modules.get(module, {}).get("key") != key(module):
-            self.modules[module] = {"key": key(module), "noticed": [], "lived": []}
+            self.modules[module] = {"key": key(module), "made": 0, "noticed": [], "lived": []}
         return self.modules[module]
 
     def put(self, mutant: Mutant, known: bool) -> None:
@@ -160,17 +160,19 @@ def main(arguments: list[str]) -> int:
         again = {mutant["id"] for mutant in found["lived"]} if asked.lived else set()
         found["lived"] = [mutant for mutant in found["lived"] if mutant["id"] not in again]
         done = {*found["noticed"], *(mutant["id"] for mutant in found["lived"])}
-        for mutant in mutants(module):
+        made = list(mutants(module))
+        found["made"] = len(made)
+        for mutant in made:
             if mutant.id not in done and (again or not asked.lived):
                 known = noticed(mutant)
                 record.put(mutant, known)
                 if not known:
                     print(f"{module}.{mutant.function}: {mutant.was} -> {mutant.now}", flush=True)
-        print(f"{module}: {len(found['lived'])} of {total(found)} lived", flush=True)
+        print(f"{module}: {len(found['lived'])} of {ran(found)} lived", flush=True)
     return 0
 
 
-def total(found: dict) -> int:
+def ran(found: dict) -> int:
     """How many mutants of a module ran."""
     return len(found["noticed"]) + len(found["lived"])
 

@@ -122,22 +122,24 @@ def of_mutants() -> str:
     if not found:
         return f"No record yet. Make it with `{command}`."
     modules = found["modules"]
-    counts = [mutants.total(ran) for ran in modules.values()]
-    noticed = sum(len(ran["noticed"]) for ran in modules.values())
-    lines = [f"Of {sum(counts)} mutants, {noticed} are noticed. " + made(found, command)]
-    if old := [name for name, ran in modules.items() if ran["key"] != mutants.key(name)]:
+    counts = [mutants.ran(module) for module in modules.values()]
+    noticed = sum(len(module["noticed"]) for module in modules.values())
+    lines = [f"Of {sum(counts)} mutants that ran, {noticed} are noticed. " + made(found, command)]
+    if old := [name for name, module in modules.items() if module["key"] != mutants.key(name)]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
-    lines += ["", "| module | mutants | noticed | lived, with a reason | lived |"]
-    lines.append("|---|--:|--:|--:|--:|")
+    lines += ["", "| module | mutants | ran | noticed | lived, with a reason | lived |"]
+    lines.append("|---|--:|--:|--:|--:|--:|")
     reasons = mutants.reasons()
-    for (module, ran), count in zip(modules.items(), counts, strict=True):
-        told = sum((module, mutant["was"], mutant["now"]) in reasons for mutant in ran["lived"])
-        share = f"{len(ran['noticed']) / max(1, count):.1%}"
-        lines.append(row(_linked(module), count, share, told, len(ran["lived"]) - told))
-    for module, ran in modules.items():
-        lines += ["", f":::{{dropdown}} {module}: {len(ran['lived'])} mutants that lived"]
-        for mutant in ran["lived"]:
-            why = reasons.get((module, mutant["was"], mutant["now"]), "**not examined**")
+    for name in mutants.MODULES:
+        module = modules.get(name, {"made": "", "noticed": [], "lived": []})
+        told = sum((name, one["was"], one["now"]) in reasons for one in module["lived"])
+        count, lived = mutants.ran(module), len(module["lived"]) - told
+        share = f"{len(module['noticed']) / count:.1%}" if count else ""
+        lines.append(row(_linked(name), module["made"], count, share, told, lived))
+    for name, module in modules.items():
+        lines += ["", f":::{{dropdown}} {name}: {len(module['lived'])} mutants that lived"]
+        for mutant in module["lived"]:
+            why = reasons.get((name, mutant["was"], mutant["now"]), "**not examined**")
             changed = f"{_verbatim(mutant['was'])} became {_verbatim(mutant['now'])}"
             lines.append(f"- `{mutant['function']}`: {changed}. {why}")
         lines.append(":::")
