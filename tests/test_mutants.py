@@ -1,6 +1,9 @@
 """Generic mutants: which are made, what a run of the tests says of one, what the page says."""
 
 import json
+import os
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -40,18 +43,33 @@ def test_code_is_changed_and_no_text_of_an_error(monkeypatch):
     assert len({one.id for one in found}) == len(found)
 
 
+NOTICED = """
+import sys
+from pathlib import Path
+import chapters, mutants, planted
+chapters.PACKAGE, test, text = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+mutants.PROPERTIES = test
+planted.test_files = lambda module: ([], [test])
+print(mutants.noticed(mutants.Mutant("sums", "add", text, "", "")))
+"""
+
+
 @pytest.mark.parametrize(("now", "seen"), [("return a - b", True), ("return b + a", False)])
-def test_a_mutant_is_noticed_by_a_test_that_fails(now, seen, tmp_path, monkeypatch):
+def test_a_mutant_is_noticed_by_a_test_that_fails(now, seen, tmp_path):
+    """In a process of its own: one forks better that has loaded nothing else."""
     package = tmp_path / "apart" / "toys"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "sums.py").write_text(textwrap.dedent(SUMS), encoding="utf-8")
     test = tmp_path / "test_sums.py"
     test.write_text("from toys import sums\n\ndef test_add():\n    assert sums.add(2, 3) == 5\n")
-    monkeypatch.setattr(chapters, "PACKAGE", package)
-    monkeypatch.setattr(planted, "test_files", lambda module: ([], [str(test)]))
-    monkeypatch.setattr(mutants, "PROPERTIES", test)
-    assert mutants.noticed(mutant(now)) == seen
+    done = subprocess.run(
+        [sys.executable, "-c", NOTICED, package, test, mutant(now).text],
+        env=os.environ | {"PYTHONPATH": str(chapters.ROOT / "tools")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(seen)], done.stderr
 
 
 def test_those_that_lived_stand_on_the_page_with_a_reason_or_without(tmp_path, monkeypatch):

@@ -38,7 +38,9 @@ def test_users_do_not_get_the_tools_of_the_book(wheel):
     required = {r.split(">")[0].split(";")[0].strip().lower() for r in plain}
     assert "torch" in required
     assert not required & BOOK_TOOLS
-    assert {"book", "test", "cluster", "peers"} == set(metadata.get_all("Provides-Extra"))
+    assert {"book", "test", "cluster", "peers", "mutants"} == set(
+        metadata.get_all("Provides-Extra")
+    )
 
 
 def test_the_installed_package_reads_its_registry(wheel, tmp_path):
