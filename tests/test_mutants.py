@@ -79,7 +79,7 @@ def test_those_that_lived_stand_on_the_page_with_a_reason_or_without(tmp_path, m
     )
     monkeypatch.setattr(chapters, "MUTANTS", path)
     monkeypatch.setattr(mutants, "EQUIVALENT", listed)
-    monkeypatch.setattr(mutants, "MODULES", ["sums"])
+    monkeypatch.setattr(mutants, "MODULES", ["sums", "products"])
     monkeypatch.setattr(mutants, "key", lambda module: "today")
     for now, known in (("return a - b", True), ("return b + a", False), ("return a", False)):
         mutants.Record(path).put(mutant(now), known)
@@ -87,6 +87,7 @@ def test_those_that_lived_stand_on_the_page_with_a_reason_or_without(tmp_path, m
     text = scrutiny.of_mutants()
     assert "Of 3 mutants that ran, 1 are noticed." in text
     assert "| `sums` | 0 | 3 | 33.3% | 1 | 1 |" in text
+    assert "| `products` | not run yet |" in text
     assert "- `add`: `` return a + b `` became `` return b + a ``. Sums commute." in text
     assert "- `add`: `` return a + b `` became `` return a ``. **not examined**" in text
     assert "Stale" not in text

@@ -127,17 +127,20 @@ def of_mutants() -> str:
     lines = [f"Of {sum(counts)} mutants that ran, {noticed} are noticed. " + made(found, command)]
     if old := [name for name, module in modules.items() if module["key"] != mutants.key(name)]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
-    lines += ["", "| module | mutants | ran | noticed | lived, with a reason | lived |"]
+    lines += ["", "| module | mutants | ran | noticed | lived, with a reason | lived, without |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
     reasons = mutants.reasons()
     for name in mutants.MODULES:
-        module = modules.get(name, {"made": "", "noticed": [], "lived": []})
+        module = modules.get(name, {"noticed": [], "lived": []})
         told = sum((name, one["was"], one["now"]) in reasons for one in module["lived"])
-        count, lived = mutants.ran(module), len(module["lived"]) - told
-        share = f"{len(module['noticed']) / count:.1%}" if count else ""
-        lines.append(row(_linked(name), module["made"], count, share, told, lived))
+        if count := mutants.ran(module):
+            share = f"{len(module['noticed']) / count:.1%}"
+            cells = (module["made"], count, share, told, len(module["lived"]) - told)
+        else:
+            cells = ("not run yet", *[""] * 4)
+        lines.append(row(_linked(name), *cells))
     for name, module in modules.items():
-        lines += ["", f":::{{dropdown}} {name}: {len(module['lived'])} mutants that lived"]
+        lines += ["", f":::{{dropdown}} {name}: {len(module['lived'])} that lived"]
         for mutant in module["lived"]:
             why = reasons.get((name, mutant["was"], mutant["now"]), "**not examined**")
             changed = f"{_verbatim(mutant['was'])} became {_verbatim(mutant['now'])}"
