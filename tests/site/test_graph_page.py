@@ -127,5 +127,5 @@ def test_the_environment_page_names_every_chapter_and_every_recorded_run(soups, 
     stored = {path.stem for path in (SITE.parent.parent / "book/runs").glob("*.json")}
     assert shown == {f"{name}.html" for name in stored & names}
     elsewhere = soups["book/environment.html"].select_one('p a[href$="scrutiny.html"]')
-    assert stored - names <= {"planted", "alarms"}
+    assert stored - names <= {"planted", "mutants", "alarms"}
     assert elsewhere is not None
