@@ -108,6 +108,21 @@ def test_parts_of_the_units_move_as_the_whole(activation, inputs, monkeypatch):
     torch.testing.assert_close(found, expected[[0, 1, 3]])
 
 
+def test_a_network_with_a_forward_pass_of_its_own_keeps_it():
+    class Halved(TwoLayer):
+        def forward(self, x):
+            return super().forward(x) / 2
+
+    model = Halved(4, 20, 2, activation="erf", generator=seeded(), dtype=torch.float64)
+    expected = by_optimizer(copy.deepcopy(model), X, 2, 0.3)
+    torch.testing.assert_close(flows.train(model, X, gradient, lr=0.3, times=[0, 2]), expected[::2])
+
+
+def test_inputs_of_another_dimension_are_refused():
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 4\), got shape \(6, 3\)"):
+        flows.train(net(), X[:, :3], gradient, lr=0.3, times=[1])
+
+
 def test_a_small_step_is_a_step_of_the_kernel():
     model = net()
     kernel, start = ntk.two_layer(model, X).detach(), model(X).detach()
