@@ -1,6 +1,7 @@
 """Open a page of the built site as a reader does, and hear what it complains of."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -79,16 +80,69 @@ THIN = """() => {
   window.makeWhole = () => whole.forEach(([part, children]) => part.replaceChildren(...children));
 }"""
 
+# Of a colour on its ground a few texts tell as much as thousands, each of which costs axe as much.
+SAMPLE = """within => {
+  const grounds = new Map([[null, '']]), seen = new Map();
+  const ground = e => {
+    if (!grounds.has(e)) {
+      const style = getComputedStyle(e), colour = style.backgroundColor;
+      const own = [colour, style.backgroundImage, style.opacity, style.filter].join();
+      const opaque = colour.startsWith('rgb(') && style.opacity === '1';
+      const under = opaque ? '' : ground(e.parentElement);
+      grounds.set(e, own === 'rgba(0, 0, 0, 0),none,1,none' ? under : `${under}/${own}`);
+    }
+    return grounds.get(e);
+  };
+  document.querySelectorAll('[data-sample]').forEach(e => e.removeAttribute('data-sample'));
+  for (const e of document.querySelectorAll(`:is(${within}) *`)) {
+    const speaks = [...e.childNodes].some(c => c.nodeType === 3 && c.textContent.trim());
+    if (!speaks || !e.checkVisibility({visibilityProperty: true})) continue;
+    const style = getComputedStyle(e), around = getComputedStyle(e.parentElement);
+    const look = [ground(e), style.color, style.fontSize, style.fontWeight, style.textShadow,
+      style.textDecorationLine, e.tagName, around.color, around.display].join('|');
+    const count = seen.get(look) || 0;
+    seen.set(look, count + 1);
+    if (count < 3) e.setAttribute('data-sample', '');
+  }
+}"""
 
-def violations(visit, within="html", rules=WCAG):
-    """What axe-core finds against WCAG A and AA, or against some rules of it."""
+
+def violations(visit, within="html"):
+    """What axe-core finds against WCAG A and AA."""
+    with _thin(visit):
+        found = _axe(visit, within, {"type": "tag", "values": WCAG}, without=OF_COLOUR)
+        return found + _faded(visit, within)
+
+
+def faded(visit):
+    """What axe-core finds against the rules of colour."""
+    with _thin(visit):
+        return _faded(visit, "html")
+
+
+@contextmanager
+def _thin(visit):
     # axe leaves a range on each text behind; while they live, removing a node visits all of them.
     visit.page.request_gc()
     visit.page.evaluate(THIN)
-    # preload would fetch style sheets, which a page from a folder may not.
-    options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}
-    report = Axe().run(visit.page, context=within, options=options).response
+    yield
     visit.page.evaluate("makeWhole()")
+
+
+def _faded(visit, within):
+    visit.page.evaluate(SAMPLE, within)
+    return _axe(visit, "[data-sample]", {"type": "rule", "values": OF_COLOUR})
+
+
+def _axe(visit, within, rules, without=()):
+    options = {
+        "runOnly": rules,
+        "rules": {rule: {"enabled": False} for rule in without},
+        "resultTypes": ["violations"],
+        # It would fetch style sheets, which a page from a folder may not.
+        "preload": False,
+    }
+    report = Axe().run(visit.page, context=within, options=options).response
     return [
         f"{rule['id']}: {node['html'][:150]}"
         for rule in report["violations"]

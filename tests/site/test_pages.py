@@ -9,7 +9,7 @@ from urllib.parse import unquote, urldefrag
 
 from bs4 import BeautifulSoup
 
-from browsing import CONTENT, OF_COLOUR, SITE, shot, violations
+from browsing import CONTENT, SITE, WIDE, Visit, faded, shot, violations
 
 CUT_OFF = """() => {
   const width = document.documentElement.clientWidth, found = [];
@@ -100,9 +100,18 @@ def test_a_page_in_the_dark_is_dark_and_readable(wide):
     try:
         wide.page.wait_for_function(DARK)
         shot(wide, "dark")
-        assert violations(wide, rules=OF_COLOUR) == []
+        assert faded(wide) == []
     finally:
         wide.page.emulate_media(color_scheme="light")
+
+
+def test_one_faded_text_of_a_page_is_found(browser):
+    with Visit(browser, CONTENT[0], WIDE) as visit:
+        assert faded(visit) == []
+        last = visit.page.locator(".bd-article p:visible").last
+        last.evaluate("paragraph => paragraph.style.color = '#b0b0b0'")
+        (found,) = faded(visit)
+        assert found.startswith("color-contrast: <p")
 
 
 def test_every_internal_link_and_anchor_resolves(soups):
