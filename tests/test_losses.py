@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -427,7 +428,14 @@ def test_both_forms_of_the_spectral_loss_agree(rng):
     )
 
 
-PARAMETRIC = [losses.info_nce, losses.nt_xent, losses.dcl, losses.dhel, losses.nce_binary]
+PARAMETRIC = [
+    losses.info_nce,
+    losses.nt_xent,
+    losses.dcl,
+    partial(losses.dcl, negatives="other"),
+    losses.dhel,
+    losses.nce_binary,
+]
 PLAIN = [
     lambda z1, z2, temperature, loss=loss: loss(z1, z2)
     for loss in (losses.spectral_contrastive, losses.vicreg, losses.barlow_twins, kcl)
@@ -556,8 +564,18 @@ def test_generalised_loss_is_nt_xent_between_views(rng):
 
 
 def test_a_similarity_that_vanishes_at_a_positive_pair_is_refused(rng):
+    z, _ = views(rng)
+    with pytest.raises(ValueError, match="above 0 at each positive pair, got 0"):
+        losses.generalised_nt_xent(z, z, similarity=lambda s: s)
     with pytest.raises(ValueError, match="similarity must be above 0 at each positive pair"):
         losses.generalised_nt_xent(*views(rng), similarity=lambda s: -s)
+
+
+def test_the_generalised_loss_counts_the_positive_unless_told_otherwise(rng):
+    z, _ = views(rng)
+    default = losses.generalised_nt_xent(z, z, similarity=lambda s: torch.exp(-s))
+    whole = losses.generalised_nt_xent(z, z, similarity=lambda s: torch.exp(-s), masked=False)
+    assert default == whole
 
 
 def test_vicreg_is_that_of_the_definition(rng):

@@ -119,6 +119,27 @@ def test_kernel_of_a_stack():
         torch.testing.assert_close(ntk.two_layer(net, points, points[:2]), kernel)
 
 
+def test_kernel_of_a_stack_of_stacks():
+    nets = [[two_layer(seed=3 * row + s) for s in range(3)] for row in range(2)]
+    stack = TwoLayer.stacked([TwoLayer.stacked(row) for row in nets])
+    x, own = normal(6, 4, seed=9), normal(2, 3, 6, 4, seed=10)
+    shared, each = ntk.two_layer(stack, x), ntk.two_layer(stack, own)
+    for row in range(2):
+        for s in range(3):
+            torch.testing.assert_close(shared[row, s], ntk.two_layer(nets[row][s], x))
+            torch.testing.assert_close(each[row, s], ntk.two_layer(nets[row][s], own[row, s]))
+
+
+def test_kernel_of_one_unit_and_one_output():
+    model, x = two_layer(width=1, out=1), normal(3, 4, seed=1)
+    torch.testing.assert_close(ntk.two_layer(model, x), by_backward(model, x, x))
+
+
+def test_kernel_where_values_cannot_be_read():
+    model, x = two_layer().to("meta"), normal(3, 4).to("meta")
+    assert ntk.two_layer(model, x).shape == (3, 3, 3, 3)
+
+
 def test_block_kernel_is_the_product_of_gradients():
     model = BlockNet(4, 6, 3, activation="tanh", scale=0.3, generator=seeded())
     x, y = normal(5, 4, seed=1), normal(2, 4, seed=2)
@@ -218,6 +239,47 @@ def test_duals_are_exact_where_points_meet():
     assert kappa.diagonal().abs().max() < 1e-15
 
 
+def test_duals_of_many_points_are_exact_where_they_meet():
+    """From 26 points on, distances by inner products would be faster, and lose half the digits."""
+    _, slope = ntk.duals(normal(40, 5, seed=1), activation="relu")
+    assert (slope.diagonal() == 0.5).all()
+    x = normal(40, 5, seed=2)
+    _, slope = ntk.duals(x, -x, activation="relu")
+    assert slope.diagonal().abs().max() < 1e-15
+
+
+def test_the_dual_of_erf_does_not_cancel():
+    """Where points meet, p q - 4 (x.y)^2 is 1 + 4 |x|^2, at any size."""
+    x = 1e8 * torch.eye(3)
+    _, slope = ntk.duals(x, activation="erf")
+    torch.testing.assert_close(
+        slope.diagonal(),
+        (4 / math.pi / torch.tensor(1 + 4e16).sqrt()).expand(3),
+        rtol=1e-14,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_gradients_of_duals(activation):
+    x, y = normal(3, 4, seed=1).requires_grad_(), normal(2, 4, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: ntk.duals(x, y, activation=activation), (x, y))
+
+
+def test_a_row_of_zeros_has_no_slope():
+    none, some = torch.zeros(1, 3), torch.ones(1, 3)
+    for x, y in ((none, some), (some, none), (none, none)):
+        kappa, slope = ntk.duals(x, y, activation="relu")
+        assert kappa == slope == 0
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_the_limit_between_two_sets_is_a_part_of_that_of_both(activation):
+    x, y = normal(3, 4, seed=1), normal(2, 4, seed=2)
+    whole = ntk.infinite_width(torch.cat([x, y]), activation=activation)
+    torch.testing.assert_close(ntk.infinite_width(x, y, activation=activation), whole[:3, 3:])
+
+
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 def test_wide_kernels_near_the_limit(activation):
     """Within five standard errors of a mean over 200,000 units, estimated from 20 parts."""
@@ -255,6 +317,8 @@ def test_hessian_norm_is_that_of_the_matrix(activation):
     torch.testing.assert_close(ntk.hessian_norm(model, x), norms)
     stack = TwoLayer.stacked([model, two_layer(activation, width=7, out=2, seed=5)])
     torch.testing.assert_close(ntk.hessian_norm(stack, x)[0], norms)
+    own = torch.stack([normal(3, 4, seed=6), x])
+    torch.testing.assert_close(ntk.hessian_norm(TwoLayer.stacked([model, model]), own)[1], norms)
 
 
 def test_gradients_and_transforms_of_the_closed_form():
