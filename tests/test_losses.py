@@ -621,10 +621,34 @@ def test_what_has_no_correlation_or_direction_is_refused(rng):
     with pytest.raises(ValueError, match="prediction must hold at least 2"):
         losses.negative_cosine(z[:1], z[:1])
     assert losses.vicreg(flat, flat).isfinite()
-    with pytest.raises(ValueError, match="variance must be a finite number of at least 0"):
-        losses.vicreg(z, z, variance=-1.0)
     with pytest.raises(ValueError, match="negatives must be 'both' or 'other', got 'own'"):
         losses.dcl(z, z, temperature=1.0, negatives="own")
+
+
+@pytest.mark.parametrize("name", ["invariance", "variance", "covariance"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_bad_weights_of_vicreg(rng, name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number of at least 0, got"):
+        losses.vicreg(*views(rng), **{name: value})
+    assert losses.vicreg(*views(rng), **{name: 0.0}).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("loss", "defaults"),
+    [
+        (losses.info_nce, {"symmetric": False}),
+        (losses.dcl, {"negatives": "both"}),
+        (losses.dhel, {"symmetric": False}),
+        (losses.nce_binary, {"nu": 1.0}),
+        (losses.vicreg, {"invariance": 25.0, "variance": 25.0, "covariance": 1.0, "eps": 1e-4}),
+        (losses.barlow_twins, {"weight": 5e-3}),
+    ],
+)
+def test_defaults_are_those_of_the_papers(rng, loss, defaults):
+    z1, z2 = views(rng)
+    other = {} if loss in (losses.vicreg, losses.barlow_twins) else {"temperature": 0.5}
+    value = loss(z1 / 2, z2 / 3, **other)
+    assert value == loss(z1 / 2, z2 / 3, **other, **defaults)
 
 
 def test_released_dhel_weighs_the_attraction_half(rng):

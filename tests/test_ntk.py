@@ -109,7 +109,13 @@ def test_tiles_do_not_change_the_kernel(monkeypatch):
     torch.testing.assert_close(ntk.two_layer(model, x), whole)
 
 
-def test_kernel_of_a_stack():
+@pytest.fixture
+def few_units(monkeypatch):
+    """Sum over some units at a time, as for wide networks."""
+    monkeypatch.setitem(ntk.ENTRIES, "cpu", 500)
+
+
+def test_kernel_of_a_stack(few_units):
     nets = [two_layer(seed=s) for s in range(3)]
     x, own = normal(70, 4, seed=9), normal(3, 6, 4, seed=10)
     for net, kernel in zip(nets, ntk.two_layer(TwoLayer.stacked(nets), x), strict=True):
@@ -119,7 +125,7 @@ def test_kernel_of_a_stack():
         torch.testing.assert_close(ntk.two_layer(net, points, points[:2]), kernel)
 
 
-def test_kernel_of_a_stack_of_stacks():
+def test_kernel_of_a_stack_of_stacks(few_units):
     nets = [[two_layer(seed=3 * row + s) for s in range(3)] for row in range(2)]
     stack = TwoLayer.stacked([TwoLayer.stacked(row) for row in nets])
     x, own = normal(6, 4, seed=9), normal(2, 3, 6, 4, seed=10)
