@@ -612,14 +612,17 @@ def test_what_has_no_correlation_or_direction_is_refused(rng):
     z, _ = views(rng)
     flat = z.clone()
     flat[:, 1] = 3.0
-    with pytest.raises(ValueError, match="z2 must have columns that vary, got column 1 constant"):
-        losses.barlow_twins(z, flat)
+    for one, two, name in ((flat, z, "z1"), (z, flat, "z2")):
+        with pytest.raises(ValueError, match=f"^{name} must have columns that vary, got column 1"):
+            losses.barlow_twins(one, two)
     zero = z.clone()
     zero[4] = 0
     with pytest.raises(ValueError, match="target must have rows that are not zero, got row 4"):
         losses.negative_cosine(z, zero)
     with pytest.raises(ValueError, match="prediction must hold at least 2"):
         losses.negative_cosine(z[:1], z[:1])
+    with pytest.raises(ValueError, match=r"^target must be a matrix"):
+        losses.negative_cosine(z, z[0])
     assert losses.vicreg(flat, flat).isfinite()
     with pytest.raises(ValueError, match="negatives must be 'both' or 'other', got 'own'"):
         losses.dcl(z, z, temperature=1.0, negatives="own")
@@ -631,6 +634,8 @@ def test_bad_weights_of_vicreg(rng, name, value):
     with pytest.raises(ValueError, match=f"^{name} must be a finite number of at least 0, got"):
         losses.vicreg(*views(rng), **{name: value})
     assert losses.vicreg(*views(rng), **{name: 0.0}).isfinite()
+    with pytest.raises(ValueError, match=r"^eps must be a finite number above 0, got"):
+        losses.vicreg(*views(rng), eps=value)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,18 @@ def test_sample_has_the_joint_law(model):
     assert abs(chi_square - freedom) < 6 * math.sqrt(2 * freedom)
 
 
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_sample_inverts_the_distribution_function(dtype):
+    """As many steps lie below a uniform number as pairs come before its own, off sums included."""
+    joint = torch.tensor([[0.25, 0.125], [0.125, 0.5]], dtype=dtype) * (1 + 1e-4 * (dtype != F64))
+    uniform = torch.rand(30_000, generator=seeded(2), dtype=dtype)
+    steps = joint.flatten().tolist()
+    ends = [math.fsum(steps[: k + 1]) for k in range(4)]
+    expected = torch.stack([uniform * ends[-1] >= end for end in ends[:-1]]).sum(0)
+    x, z = PairModel(joint).sample(30_000, generator=seeded(2))
+    assert torch.equal(2 * x + z, expected)
+
+
 def test_sample_repeats_with_its_seed(model):
     first, again, other = (model.sample(50, generator=seeded(s)) for s in (0, 0, 1))
     assert torch.equal(first[0], again[0])
@@ -267,6 +279,7 @@ def test_makes_nothing_on_the_default_device():
                 tensors = [model.joint, model.kernel, *model.mercer(), model.mutual_information()]
                 tensors += [
                     *model.sample(3, generator=seeded()),
+                    *model.sample(3),
                     *pairs.canonical_pairs(model.joint),
                 ]
                 assert {t.device.type for t in tensors} == {"cpu"}
