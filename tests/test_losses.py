@@ -617,8 +617,11 @@ def test_what_has_no_correlation_or_direction_is_refused(rng):
             losses.barlow_twins(one, two)
     zero = z.clone()
     zero[4] = 0
-    with pytest.raises(ValueError, match="target must have rows that are not zero, got row 4"):
-        losses.negative_cosine(z, zero)
+    for one, two, name in ((zero, z, "prediction"), (z, zero, "target")):
+        with pytest.raises(
+            ValueError, match=f"^{name} must have rows that are not zero, got row 4"
+        ):
+            losses.negative_cosine(one, two)
     with pytest.raises(ValueError, match="prediction must hold at least 2"):
         losses.negative_cosine(z[:1], z[:1])
     with pytest.raises(ValueError, match=r"^target must be a matrix"):

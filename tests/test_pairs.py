@@ -309,11 +309,19 @@ EYE = torch.eye(2, dtype=F64)
             lambda: PairModel.from_joint(torch.diag(torch.tensor([1.0, 0.0, 0.0]))),
             r"joint must give every state some mass, got none at \[1, 2\]",
         ),
+        (
+            lambda: PairModel.from_joint(torch.diag(torch.eye(20)[0])),
+            r"got none at \[1, 2, 3, 4, 5, 6, 7, 8, 9, 10\]$",
+        ),
         (lambda: PairModel.from_channel(HALF[None], EYE), r"source must have shape \(m,\)"),
         (lambda: PairModel.from_channel(HALF, EYE[:1]), r"channel must have shape \(2, n\)"),
         (lambda: PairModel.from_channel(HALF, EYE[0]), r"channel must have shape \(2, n\)"),
         (lambda: PairModel.from_channel(2 * HALF, EYE), "source must sum to one"),
-        (lambda: PairModel.from_channel(HALF, 2 * EYE), "channel must have rows that sum to one"),
+        (
+            lambda: PairModel.from_channel(HALF, EYE * torch.tensor([[1.0], [2.0]])),
+            "channel must have rows that sum to one, got the sum 2 in row 1",
+        ),
+        (lambda: PairModel.from_channel(HALF, EYE * float("nan")), "^channel must be finite"),
         (lambda: PairModel.from_channel(HALF, 2 * EYE - 0.5), "channel must not be negative"),
         (lambda: PairModel.from_channel(HALF, EYE.float()), "of one dtype"),
         (
