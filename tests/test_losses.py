@@ -608,6 +608,12 @@ def test_negative_cosine_is_byols_distance(rng):
     torch.testing.assert_close(losses.negative_cosine(p, 3 * p), -torch.ones((), dtype=p.dtype))
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 1e200), (torch.float32, 1e30)])
+def test_directions_of_any_size(rng, dtype, size):
+    z, _ = views(rng, dtype=dtype)
+    assert float(losses.negative_cosine(size * z, z / size)) == pytest.approx(-1, abs=1e-6)
+
+
 def test_what_has_no_correlation_or_direction_is_refused(rng):
     z, _ = views(rng)
     flat = z.clone()
