@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -50,26 +51,31 @@ import chapters, mutants, planted
 chapters.PACKAGE, test, text = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 mutants.PROPERTIES = test
 planted.test_files = lambda module: ([], [test])
-print(mutants.noticed(mutants.Mutant("sums", "add", text, "", "")))
+mutant = mutants.Mutant("sums", "add", text, "", "")
+print(mutants.noticed(mutant))
+print(mutants.noticed(mutant, test + "::test_add"))
+print(mutants.noticed(mutant, test + "::test_of_another_package"))
 """
 
 
-@pytest.mark.parametrize(("now", "seen"), [("return a - b", True), ("return b + a", False)])
-def test_a_mutant_is_noticed_by_a_test_that_fails(now, seen, tmp_path):
+@pytest.mark.parametrize(
+    ("now", "test"), [("return a - b", "test_sums.py::test_add"), ("return b + a", "None")]
+)
+def test_a_mutant_is_noticed_by_a_test_that_fails(now, test, tmp_path):
     """In a process of its own: one forks better that has loaded nothing else."""
     package = tmp_path / "apart" / "toys"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "sums.py").write_text(textwrap.dedent(SUMS), encoding="utf-8")
-    test = tmp_path / "test_sums.py"
-    test.write_text("from toys import sums\n\ndef test_add():\n    assert sums.add(2, 3) == 5\n")
+    file = tmp_path / "test_sums.py"
+    file.write_text("from toys import sums\n\ndef test_add():\n    assert sums.add(2, 3) == 5\n")
     done = subprocess.run(
-        [sys.executable, "-c", NOTICED, package, test, mutant(now).text],
+        [sys.executable, "-c", NOTICED, package, file, mutant(now).text],
         env=os.environ | {"PYTHONPATH": str(chapters.ROOT / "tools")},
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == [str(seen)], done.stderr
+    assert [Path(said).name for said in done.stdout.split()] == [test] * 3, done.stderr
 
 
 def test_those_that_lived_stand_on_the_page_with_a_reason_or_without(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
 import json
 import shutil
@@ -87,20 +88,28 @@ def _lines(before: str, after: str) -> tuple[str, str]:
     return " ".join(was), " ".join(now)
 
 
-def noticed(mutant: Mutant) -> bool:
-    """Whether a unit test fails, or does not end, where the mutant stands in the module's place."""
+def noticed(mutant: Mutant, likely: str | None = None) -> str | None:
+    """Return what notices that the mutant stands in the module's place, a likely test tried first.
+
+    It is the id of a unit test that fails, or that the tests broke or did not end.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / chapters.PACKAGE.name
         shutil.copytree(chapters.PACKAGE, copy)
         (copy / f"{mutant.module}.py").write_text(mutant.text, encoding="utf-8")
+        if likely:
+            # Where the mutant changes which tests there are, this one may be none of them.
+            with contextlib.suppress(RuntimeError, TimeoutError):
+                if apart.call(partial(apart.first_failure, [likely]), copy, LIMIT):
+                    return likely
         for files in tests(mutant):
             first = partial(apart.first_failure, files, mutant.function)
             try:
-                if files and apart.call(first, copy, LIMIT):
-                    return True
-            except (RuntimeError, TimeoutError):
-                return True
-    return False
+                if files and (failed := apart.call(first, copy, LIMIT)):
+                    return str(failed)
+            except (RuntimeError, TimeoutError) as error:
+                return type(error).__name__
+    return None
 
 
 def tests(mutant: Mutant) -> Iterator[list[str]]:
@@ -162,11 +171,14 @@ def main(arguments: list[str]) -> int:
         done = {*found["noticed"], *(mutant["id"] for mutant in found["lived"])}
         made = list(mutants(module))
         found["made"] = len(made)
+        likely: dict[str, str] = {}
         for mutant in made:
             if mutant.id not in done and (again or not asked.lived):
-                known = noticed(mutant)
-                record.put(mutant, known)
-                if not known:
+                test = noticed(mutant, likely.get(mutant.function))
+                record.put(mutant, test is not None)
+                if test is not None and "::" in test:
+                    likely[mutant.function] = test
+                if test is None:
                     print(f"{module}.{mutant.function}: {mutant.was} -> {mutant.now}", flush=True)
         print(f"{module}: {len(found['lived'])} of {ran(found)} lived", flush=True)
     return 0
