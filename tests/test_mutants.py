@@ -18,6 +18,12 @@ MEND = "changes code by mutmut: pip install -e '.[mutants]'"
 SUMS = '''
     """Sums."""
 
+    from dataclasses import dataclass
+
+    @dataclass
+    class Sum:
+        value: int = 0
+
     def add(a: int, b: int = 1) -> int:
         """Add b to a."""
         if a < 0:
@@ -40,7 +46,8 @@ def test_code_is_changed_and_no_text_of_an_error(monkeypatch):
     assert ("if a < 0:", "if a <= 0:") in changes
     assert ("def add(a: int, b: int = 1) -> int:", "def add(a: int, b: int = 2) -> int:") in changes
     assert not any("here" in now or "HERE" in now for _, now in changes)
-    assert {one.function for one in found} == {"add"}
+    assert ("value: int = 0", "value: int = 1") in changes
+    assert {one.function for one in found} == {"add", "_field"}
     assert len({one.id for one in found}) == len(found)
 
 

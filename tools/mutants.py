@@ -74,7 +74,8 @@ def mutants(module: str) -> Iterator[Mutant]:
         after = tree.deep_replace(change.original_node, change.mutated_node).code
         if (code := _code(after)) not in seen:
             seen.add(code)
-            yield Mutant(module, around.name.value, after, *_lines(before, after))
+            name = around.name.value if hasattr(around, "name") else "_field"  # of a dataclass
+            yield Mutant(module, name, after, *_lines(before, after))
 
 
 def _code(text: str) -> str:
