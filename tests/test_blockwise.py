@@ -225,9 +225,11 @@ def test_where_the_default_device_holds_no_values(rng, name):
         inputs = [t.clone().requires_grad_() for t in (x, y)]
         value = functions()[name](*inputs)
         first = torch.autograd.grad(value, inputs, create_graph=True)
+        transformed = grad(functions()[name], (0, 1))(x, y)
     finally:
         torch.set_default_device(None)
     torch.testing.assert_close((value, first), expected)
+    torch.testing.assert_close(transformed, expected[1])
 
 
 def test_half_precision_is_converted_to_single(rng):

@@ -457,6 +457,7 @@ PLAIN = [
         (lambda z: (z.int(), z.int()), "z1 must hold floating-point numbers, got"),
         (lambda z: (z, z.bool()), "z2 must hold floating-point numbers, got"),
         (lambda z: (z / 0, z), "z1 must be finite, got"),
+        (lambda z: (z.abs() / 0, z), "z1 must be finite, got 18 NaN or infinite"),
         (lambda z: (z, z * math.nan), "z2 must be finite, got"),
     ],
 )
