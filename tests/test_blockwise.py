@@ -109,6 +109,14 @@ def test_means_for_every_height_of_a_panel(rng, monkeypatch, height):
 
     ours = gradient(lambda x, y: blockwise.cross_entropy(x, y, scale=2.0), x, y)
     assert_same(ours, gradient(cross_entropy, x, y))
+
+    def of_the_next(x, y):
+        return torch.nn.functional.cross_entropy(logits(x, y, 2.0, {3}), (torch.arange(7) + 1) % 7)
+
+    ours = gradient(
+        lambda x, y: blockwise.cross_entropy(x, y, scale=2.0, positive=1, excluded=(3,)), x, y
+    )
+    assert_same(ours, gradient(of_the_next, x, y))
     ours = gradient(lambda x, y: blockwise.softplus_mean(x, y, scale=2.0, excluded=(1,)), x, y)
     assert_same(ours, gradient(softplus, x, y))
 
