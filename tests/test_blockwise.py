@@ -250,6 +250,18 @@ def test_half_precision_is_converted_to_single(rng):
         torch.testing.assert_close(slope, single[1][0].to(dtype))
 
 
+def test_sums_and_means_of_single_precision_are_double(rng):
+    x, y = points(rng, 6).float(), points(rng, 6).float()
+    for value in (
+        *blockwise.log_sums_between(x, y, scale=2.0),
+        blockwise.log_sums(x, scale=2.0),
+        blockwise.cross_entropy(x, y, scale=2.0),
+        blockwise.softplus_mean(x, y, scale=2.0),
+        blockwise.distance_mean(x, torch.sqrt),
+    ):
+        assert value.dtype == torch.float64
+
+
 def by_distances(x, function):
     """Mean over pairs of a function of squared distances, from the differences."""
     squares = (x[:, None] - x).square().sum(-1)
@@ -282,7 +294,7 @@ def test_close_rows_keep_their_digits(rng, monkeypatch, dtype, gap, held):
 
 def test_a_cloud_far_from_the_origin_is_not_close(rng, monkeypatch):
     """Rows are close relative to the cloud, so that a collapsed one keeps to inner products."""
-    cloud = 1 + 1e-2 * torch.randn(300, 8, generator=rng)
+    cloud = torch.linspace(-1, 2, 8) + 1e-2 * torch.randn(300, 8, generator=rng)
     tiles, near = _tiles.distance_tiles, []
 
     def watched(x):

@@ -58,8 +58,20 @@ def test_a_search_is_repeated_by_its_generator_from_sixteen_starts():
         ).points
 
     assert points(0).shape == (16, 2, 3, 2)
+    assert optima.search("dhel", 3, 2, temperature=1.0, starts=5, steps=1).points.shape[0] == 5
     assert torch.equal(points(0), points(0))
     assert not torch.equal(points(0), points(1))
+
+
+def test_a_search_takes_no_more_steps_than_it_may():
+    first, last = (
+        optima.search(
+            "dhel", 4, 3, temperature=0.2, starts=3, steps=steps,
+            generator=torch.Generator().manual_seed(0),
+        ).value
+        for steps in (1, 100)
+    )  # fmt: skip
+    assert first > last + 1e-3
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 16.0])
@@ -72,6 +84,13 @@ def test_a_search_finds_the_value_of_the_kernel_loss(rng, name, weight):
     simplex = sphere.simplex(4, 3)
     direct = losses.kcl(simplex, simplex, kernel=kernel, weight=weight)
     assert value == pytest.approx(float(direct), abs=1e-12)
+
+
+def test_the_kernel_loss_of_a_formula_of_your_own():
+    value = optima.value("kcl", 5, kernel=lambda t: t.exp(), weight=3.0)
+    assert value == pytest.approx(3 * math.exp(-1 / 4) - math.e, rel=1e-14)
+    with pytest.raises(ValueError, match="kernel must be finite at t = 1"):
+        optima.value("kcl", 5, kernel=lambda t: 1 / (1 - t), weight=1.0)
 
 
 @pytest.mark.parametrize("loss", TEMPERED)
@@ -133,7 +152,10 @@ def test_losses_of_many_uniform_points_approach_the_limit(rng):
         (lambda: optima.value("simclr", 3), "loss must be one of info_nce, nt_xent, dcl, dhel"),
         (lambda: optima.value("dhel", 5, dim=3, temperature=1.0), "between 2 and 4"),
         (lambda: optima.value("dhel", 5, dim=3, temperature=1.0), "the vertices of a simplex in R"),
-        (lambda: optima.value("dhel", 1, temperature=1.0), "n_pairs must be an integer of at"),
+        (
+            lambda: optima.value("dhel", 1, temperature=1.0),
+            "^n_pairs must be an integer of at least 2, got 1$",
+        ),
         (lambda: optima.value("spectral_contrastive", 5, dim=4), "orthonormal rows in R"),
         (lambda: optima.value("dhel", 3), "^temperature must be a finite number above 0, got none"),
         (lambda: optima.value("dhel", 3, temperature=-1.0), "^temperature must be a finite number"),
