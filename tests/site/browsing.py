@@ -125,8 +125,10 @@ def _thin(visit):
     # axe leaves a range on each text behind; while they live, removing a node visits all of them.
     visit.page.request_gc()
     visit.page.evaluate(THIN)
-    yield
-    visit.page.evaluate("makeWhole()")
+    try:
+        yield
+    finally:
+        visit.page.evaluate("makeWhole()")
 
 
 def _faded(visit, within):
