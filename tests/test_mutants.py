@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,37 @@ def test_a_mutant_is_noticed_by_a_test_that_fails(now, test, tmp_path):
         text=True,
     )
     assert [Path(said).name for said in done.stdout.split()] == [test] * 3, done.stderr
+
+
+UNCHANGED = """
+import mutants, planted
+of_claims = [str(planted.chapters.ROOT / "tests" / "test_claims.py")]
+planted.test_files = lambda module: (of_claims, of_claims)
+mutants.PROPERTIES = of_claims[0]
+print(mutants.noticed(mutants.Mutant.none("checks")))
+"""
+
+
+def test_a_copy_that_nothing_changed_passes_where_tools_took_classes_from_the_package():
+    done = subprocess.run(
+        [sys.executable, "-c", UNCHANGED],
+        env=os.environ | {"PYTHONPATH": str(chapters.ROOT / "tools")},
+        capture_output=True,
+        text=True,
+        cwd=chapters.ROOT,
+    )
+    assert done.stdout.split() == ["None"], done.stderr
+
+
+def test_a_module_that_does_not_pass_as_it_is_stops_the_run(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(mutants, "Record", partial(mutants.Record, tmp_path / "mutants.json"))
+    monkeypatch.setattr(mutants, "mutants", lambda module: [mutant("return a - b")])
+    monkeypatch.setattr(mutants, "noticed", lambda mutant, likely=None: "test_of_any_copy")
+    with pytest.raises(SystemExit) as end:
+        mutants.main(["checks"])
+    assert end.value.code == 1
+    assert "checks as it is does not pass its tests: test_of_any_copy" in capsys.readouterr().err
+    assert not (tmp_path / "mutants.json").exists()
 
 
 def test_those_that_lived_stand_on_the_page_with_a_reason_or_without(tmp_path, monkeypatch):

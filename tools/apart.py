@@ -72,8 +72,11 @@ def _load() -> None:
 
 def _enter(package: Path) -> None:
     """Put the copy before all, here and in processes that are started from here; be silent."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == package.name]:
-        del sys.modules[name]
+    for name, module in [*sys.modules.items()]:
+        # The tools, too: one that took a class from the package would hold two of it.
+        ours = Path(getattr(module, "__file__", None) or "").parent == Path(__file__).parent
+        if name.partition(".")[0] == package.name or (ours and name != "__main__"):
+            del sys.modules[name]
     sys.path.insert(0, str(package.parent))
     paths = [str(package.parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

@@ -6,7 +6,8 @@ Needs `pip install -e '.[mutants]'`. Each mutant of a function, texts of errors 
 in a copy of the package; the tests of its module run against that copy, its properties, and those
 of all that imports the module, until one fails. What was found goes to ``book/runs/mutants.json``
 mutant by mutant, so that a run that was broken off goes on where it was; a module of other code
-starts anew.
+starts anew. Before the first, the module as it is must pass: a test that fails for any copy would
+notice everything.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class Mutant:
     text: str
     was: str
     now: str
+
+    @classmethod
+    def none(cls, module: str) -> Mutant:
+        """A module as it is: what notices that would notice everything."""
+        return cls(module, "", planted.source(module), "", "")
 
     @property
     def id(self) -> str:
@@ -172,15 +178,17 @@ def main(arguments: list[str]) -> int:
         done = {*found["noticed"], *(mutant["id"] for mutant in found["lived"])}
         made = list(mutants(module))
         found["made"] = len(made)
+        left = [mutant for mutant in made if mutant.id not in done and (again or not asked.lived)]
+        if left and (test := noticed(Mutant.none(module))):
+            parser.exit(1, f"{module} as it is does not pass its tests: {test}\n")
         likely: dict[str, str] = {}
-        for mutant in made:
-            if mutant.id not in done and (again or not asked.lived):
-                test = noticed(mutant, likely.get(mutant.function))
-                record.put(mutant, test is not None)
-                if test is not None and "::" in test:
-                    likely[mutant.function] = test
-                if test is None:
-                    print(f"{module}.{mutant.function}: {mutant.was} -> {mutant.now}", flush=True)
+        for mutant in left:
+            test = noticed(mutant, likely.get(mutant.function))
+            record.put(mutant, test is not None)
+            if test is not None and "::" in test:
+                likely[mutant.function] = test
+            if test is None:
+                print(f"{module}.{mutant.function}: {mutant.was} -> {mutant.now}", flush=True)
         print(f"{module}: {len(found['lived'])} of {ran(found)} lived", flush=True)
     return 0
 
