@@ -79,11 +79,11 @@ def refuted(c):
 
 
 def test_no_evidence_fails():
-    check_fails("no evidence")
+    check_fails("^broken: no evidence$")
 
 
 def test_no_twin_fails():
-    check_fails("no twin", holds)
+    check_fails("^broken: no twin: show that this check can fail$", holds)
 
 
 def test_evidence_outside_its_tolerance_fails():
@@ -110,7 +110,7 @@ def test_a_twin_that_is_not_refuted_in_every_case_fails():
         return shift * float(torch.rand(1, generator=rng) > 0.3)
 
     check_fails(
-        "NOT refuted",
+        r"^broken: twin \(only sometimes off\): NOT refuted$",
         lambda c: c.numeric("", gap, cases=30, atol=1e-6),
         lambda c: c.twin("only sometimes off", shift=1.0, margin=0.5),
     )
@@ -213,7 +213,11 @@ def test_a_margin_near_the_tolerance_fails():
 
 @pytest.mark.parametrize("atol", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_tolerance_is_positive_and_finite(atol):
-    check_fails("atol", lambda c: c.numeric("", square, atol=atol))
+    said = f"^atol was {atol}; it should be positive and finite$"
+    check_fails(said, lambda c: c.numeric("", square, atol=atol))
+    check_fails(said, lambda c: c.bound("", cauchy_schwarz, atol=atol))
+    figures = {"trained": 1.0, "untrained": 5.0, "theory": 1.0}
+    check_fails(said, lambda c: c.observed("", **figures, atol=atol))
 
 
 def test_a_loose_tolerance_is_reported(capsys):
@@ -269,6 +273,13 @@ def test_cases_come_from_one_stream_that_a_seed_moves(monkeypatch):
     assert len(set(first)) == 3
     assert drawn("stream") == first
     assert drawn("other") != first
+    with exercise("stream") as c:
+        another = []
+        c.numeric(
+            "", lambda rng, *, x=0.0: another.append(torch.rand(1, generator=rng)) or x, atol=1
+        )
+        c.twin("", x=100.0, margin=100.0)
+    assert float(another[0]) != first[0], "each function has its own"
     monkeypatch.setenv(checks.SEED_VARIABLE, "1")
     assert drawn("stream") != first
 
@@ -326,6 +337,12 @@ def of_case(values):
         return next(turn) + shift
 
     return function
+
+
+def test_evidence_holds_its_own_measurements():
+    first, second = (checks.Evidence("twin", "", "", "refuted", holds=True) for _ in range(2))
+    assert first.measured == second.measured == {}
+    assert first.measured is not second.measured
 
 
 def test_the_lines_of_every_kind():
@@ -466,6 +483,8 @@ def test_the_margin_of_a_rate_is_half_its_band():
     with exercise("half") as c:
         rate(c)
         c.twin("", shift=9.0, margin=1.0)
+    below = lambda c: c.rate("", of_case([-1.0]), band=(-2.0, 0.0), seeds=4)  # noqa: E731
+    check_fails("should be >= 1, half", below, lambda c: c.twin("", shift=9.0, margin=0.99))
 
 
 def test_a_margin_is_above_zero():
@@ -573,7 +592,8 @@ def test_a_run_not_yet_recorded_holds_nothing_against_a_claim():
     with observation("rkhs-finite") as o:
         o.recorded("a run", None, {}, "rest", theory=1.0, atol=0.5)
     (line,) = o.evidence
-    assert (line.declared, line.verdict, line.holds, line.measured) == (
+    assert (line.kind, line.declared, line.verdict, line.holds, line.measured) == (
+        "recorded",
         "within 0.5",
         "no recorded run yet",
         True,
