@@ -1,6 +1,10 @@
 """The page on the checks says what the records hold, survivors and age included."""
 
+import ast
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -83,13 +87,52 @@ def test_alarms_are_kept_seed_by_seed_until_the_chapter_changes(tmp_path, monkey
     alarms.Record(path).put("rkhs", 2, [line])
     assert alarms.Record(path).of("rkhs")["seeds"] == [1, 2]
     assert json.loads(path.read_text())["chapters"]["rkhs"]["failed"] == [line | {"seed": 2}]
+    alarms.Record(path).put("rkhs", 1, [], training=True)
+    assert alarms.Record(path).of_training("rkhs")["seeds"] == [1]
     text = scrutiny.of_alarms()
-    assert f"| rkhs | 2 | `{CLAIM}`: numeric: \\|x\\| = 1 (seed 2) |" in text
-    assert "| mercer | 0 | not run yet |" in text
+    assert f"| rkhs | 2 | `{CLAIM}`: numeric: \\|x\\| = 1 (seed 2) | 1 | none |" in text
+    assert "| mercer | 0 | not run yet | 0 | not run yet |" in text
+    assert "Checks: 0 to 2 seeds a chapter, **1** lines" in text
+    assert "Training: 0 to 1 seeds a chapter, **0** comparisons" in text
     assert "Stale" not in text
     monkeypatch.setattr(planted, "cells", lambda chapter: ["pass"])
     assert "**Stale.** Other code than today's: rkhs." in scrutiny.of_alarms()
     assert alarms.Record(path).of("rkhs")["seeds"] == []
+
+
+TRAINS = """
+import torch
+import alarms, planted
+planted.cells = lambda chapter: [
+    "import torch\\nfrom cltheory.checks import claim, observation",
+    "with claim('rkhs-finite') as c:\\n    raise ValueError('a check is left out')",
+    "x = torch.rand(1, generator=torch.Generator().manual_seed(3)).item()",
+    "with observation('rkhs-finite') as o:\\n"
+    "    o.observed('x', trained=x, untrained=9.0, theory=OWN, atol=1e-9)".replace("OWN", OWN),
+    "%matplotlib inline\\nassert x == " + OWN,
+]
+for seed in (0, 1):
+    print(alarms.training_that_fails("toy", seed))
+"""
+
+
+def test_training_runs_without_its_checks_and_from_other_seeds():
+    """In a process of its own: it moves all generators of torch."""
+    import torch
+
+    own = repr(torch.rand(1, generator=torch.Generator().manual_seed(3)).item())
+    done = subprocess.run(
+        [sys.executable, "-c", f"OWN = {own!r}" + TRAINS],
+        env=os.environ | {"PYTHONPATH": str(chapters.ROOT / "tools"), "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    quiet, moved = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert quiet == "[]", done.stderr
+    found = ast.literal_eval(moved)
+    assert [fail["claim"] for fail in found] == ["rkhs-finite", "a figure"]
+    assert found[0]["check"].startswith("EvidenceError: rkhs-finite: observed (x): FAILS")
+    assert found[1]["check"] == f"AssertionError: assert x == {own}"
 
 
 def test_every_tolerance_stands_beside_what_was_measured():

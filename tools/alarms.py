@@ -1,18 +1,22 @@
 """False alarms: does evidence that should hold fail with other random cases?
 
-Usage: alarms.py [--seeds N] [CHAPTER ...]
+Usage: alarms.py [--training] [--seeds N] [CHAPTER ...]
 
 The checks of each chapter, without its training, run once for each seed from 1 to N, and every
-check that fails is kept. What was found goes to ``book/runs/alarms.json`` seed by seed, so that a
-run that was broken off goes on where it was.
+check that fails is kept. With --training it is all the rest of a chapter that runs: each generator
+starts from another seed than the chapter says, and what fails is a comparison with the theory or
+an assertion about a figure. What was found goes to ``book/runs/alarms.json`` seed by seed, so that
+a run that was broken off goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +24,12 @@ import apart
 import chapters
 import planted
 import slices
+import trials
+import uses
 from cltheory.checks import SEED_VARIABLE
+
+STRIDE = 1_000_003
+"""Between the seeds of one run and the next: chapters count theirs in small numbers."""
 
 
 class Record:
@@ -36,9 +45,15 @@ class Record:
             self.chapters[chapter] = {"key": key(chapter), "seeds": [], "failed": []}
         return self.chapters[chapter]
 
-    def put(self, chapter: str, seed: int, failed: list[dict[str, str]]) -> None:
+    def of_training(self, chapter: str) -> dict:
+        """Return what is known of the training of a chapter."""
+        return self.of(chapter).setdefault("training", {"seeds": [], "failed": []})
+
+    def put(
+        self, chapter: str, seed: int, failed: list[dict[str, str]], *, training: bool = False
+    ) -> None:
         """Add what failed with a seed."""
-        known = self.of(chapter)
+        known = self.of_training(chapter) if training else self.of(chapter)
         known["seeds"].append(seed)
         for line in failed:
             known["failed"].append({**line, "seed": seed})
@@ -46,7 +61,7 @@ class Record:
 
 
 def key(chapter: str) -> str:
-    """Return a hash of the code that the checks of a chapter run: its cells and its modules."""
+    """Return a hash of the code that a chapter runs: its cells and its modules."""
     code = {
         name: chapters._code(chapters.PACKAGE / f"{name}.py") for name in planted.reached(chapter)
     }
@@ -59,19 +74,64 @@ def lines_that_fail(chapter: str, seed: int) -> list[dict[str, str]]:
     return list(slices.failing(planted.program(chapter)))
 
 
+def training_that_fails(chapter: str, seed: int) -> list[dict[str, str]]:
+    """Run all of a chapter but its checks from other seeds; name what fails."""
+    import torch
+
+    class Moved(torch.Generator):
+        def manual_seed(self, own: int) -> torch.Generator:
+            return super().manual_seed(own + STRIDE * seed)
+
+    torch.Generator = Moved
+    return list(_failing(planted.cells(chapter)))
+
+
+def _failing(cells: list[str]) -> Iterator[dict[str, str]]:
+    from matplotlib import pyplot
+
+    scope = {"__name__": "__main__"}
+    for cell in cells:
+        for statement in ast.parse(uses._plain(cell)).body:
+            if trials._block(statement):
+                continue
+            try:
+                exec(compile(ast.Module([statement], []), "chapter", "exec"), scope)
+            except Exception as error:
+                yield {"claim": _observed(statement), "check": _said(statement, error)}
+        pyplot.close("all")
+
+
+def _observed(statement: ast.stmt) -> str:
+    """Return the claim of ``with observation("claim") as o:``, or what else a statement is."""
+    match statement:
+        case ast.With(
+            items=[ast.withitem(context_expr=ast.Call(args=[ast.Constant(value=str(name))]))]
+        ):
+            return name
+    return "a figure"
+
+
+def _said(statement: ast.stmt, error: Exception) -> str:
+    line = ast.unparse(statement).splitlines()[0]
+    return f"{type(error).__name__}: {str(error) or line}"[:200]
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="CHAPTER")
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--training", action="store_true", help="training instead of checks")
+    parser.add_argument("--seeds", type=int, help="50 by default, 5 of training")
     asked = parser.parse_args(arguments)
+    find, seeds = (training_that_fails, 5) if asked.training else (lines_that_fail, 50)
     if unknown := set(asked.names) - set(chapters.chapters()):
         parser.error(f"CHAPTER was {sorted(unknown)}; it should be among {[*chapters.chapters()]}")
     record = Record()
-    for seed in range(1, asked.seeds + 1):
+    known = record.of_training if asked.training else record.of
+    for seed in range(1, (asked.seeds or seeds) + 1):
         for chapter in asked.names or chapters.chapters():
-            if seed not in record.of(chapter)["seeds"]:
-                failed = apart.call(partial(lines_that_fail, chapter, seed), chapters.PACKAGE)
-                record.put(chapter, seed, failed)
+            if seed not in known(chapter)["seeds"]:
+                failed = apart.call(partial(find, chapter, seed), chapters.PACKAGE)
+                record.put(chapter, seed, failed, training=asked.training)
                 print(f"{chapter}, seed {seed}: {failed or 'quiet'}", flush=True)
     return 0
 

@@ -160,23 +160,37 @@ def of_alarms() -> str:
     if not found:
         return f"No record yet. Make it with `{command}`."
     runs = {name: found["chapters"].get(name) for name in chapters.chapters()}
-    seeds = [len(run["seeds"]) if run else 0 for run in runs.values()]
-    failed = sum(len(run["failed"]) for run in runs.values() if run)
+    none = {"seeds": [], "failed": []}
+    parts = {name: (run or none, (run or {}).get("training", none)) for name, run in runs.items()}
+    of_checks, of_training = zip(*parts.values(), strict=True)
     lines = [
-        f"From {min(seeds)} to {max(seeds)} seeds a chapter; lines of evidence that failed: "
-        f"**{failed}**. " + made(found, command),
+        f"Checks: {_seeds(of_checks)}, **{_failed(of_checks)}** lines of evidence failed. "
+        f"Training: {_seeds(of_training)}, **{_failed(of_training)}** comparisons or assertions "
+        "failed. " + made(found, command),
     ]
     if old := [name for name, run in runs.items() if run and run["key"] != alarms.key(name)]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
-    lines += ["", "| chapter | seeds | lines that failed |", "|---|--:|---|"]
-    for name, run in runs.items():
-        run = run or {"seeds": [], "failed": []}
-        told = [
-            f"`{fail['claim']}`: {fail['check']} (seed {fail['seed']})" for fail in run["failed"]
-        ]
-        quiet = "none" if run["seeds"] else "not run yet"
-        lines.append(row(name, len(run["seeds"]), "; ".join(told) or quiet))
+    lines += ["", "| chapter | seeds | lines that failed | seeds of training | what failed |"]
+    lines += ["|---|--:|---|--:|---|"]
+    for name, both in parts.items():
+        cells = [cell for run in both for cell in (len(run["seeds"]), _told(run))]
+        lines.append(row(name, *cells))
     return "\n".join(lines)
+
+
+def _seeds(runs: tuple[Entry, ...]) -> str:
+    counts = [len(run["seeds"]) for run in runs]
+    return f"{min(counts)} to {max(counts)} seeds a chapter"
+
+
+def _failed(runs: tuple[Entry, ...]) -> int:
+    return sum(len(run["failed"]) for run in runs)
+
+
+def _told(run: Entry) -> str:
+    """Name what failed, or say that nothing did."""
+    told = [f"`{fail['claim']}`: {fail['check']} (seed {fail['seed']})" for fail in run["failed"]]
+    return "; ".join(told) or ("none" if run["seeds"] else "not run yet")
 
 
 def row(*cells: object) -> str:
