@@ -339,7 +339,7 @@ def task_site_test():
     """The built site in a real browser"""
     return {
         "doc": "site in a real browser",
-        "actions": [[*PYTEST, "-rs", "-n", "2", "--dist=loadgroup", "tests/site"]],
+        "actions": [[*PYTEST, "-rs", "-n", "2", "tests/site"]],
         "file_dep": [*_files("tests/site/*.py"), str(PAGE)],
         "task_dep": ["book"],
         "uptodate": [False],

@@ -1,23 +1,8 @@
-"""What machines and other sites are told of a page, and what paper shows of it."""
+"""What machines and other sites are told of a page."""
 
 import re
 
 from browsing import CONTENT, SITE
-
-LOOK = """() => {
-  const shown = e => e && e.getClientRects().length > 0;
-  const bright = colour => colour.match(/[\\d.]+/g).slice(0, 3).every(part => part > 250);
-  const back = getComputedStyle(document.body).backgroundColor;
-  return {
-    navigation: ['.bd-sidebar-primary', '.bd-header-article', '.prev-next-footer']
-      .filter(name => shown(document.querySelector(name))),
-    closed: [...document.querySelectorAll('.bd-article details:not(.tryit)')]
-      .filter(d => ![...d.children].slice(1).some(shown)).length,
-    light: bright(back),
-    tinted: [...document.querySelectorAll('.bd-article :is(.evidence, .admonition:not(.hide))')]
-      .filter(card => getComputedStyle(card).borderLeftStyle !== 'solid').length,
-  };
-}"""
 
 
 def told(soup, kind, name):
@@ -57,22 +42,3 @@ def test_addresses_are_all_there_or_none(soups):
 def test_the_preface_wears_the_cover(soups):
     image = soups["book/preface.html"].select_one("figure.cover img")
     assert ((SITE / "book" / image["src"]).resolve()).exists()
-
-
-def test_paper_is_light_open_and_without_navigation(wide):
-    dark = "() => { document.documentElement.dataset.theme = 'dark'; }"
-    closed = (
-        "() => document.querySelectorAll('.bd-article details').forEach(d => { d.open = false; })"
-    )
-    wide.page.evaluate(dark)
-    wide.page.evaluate(closed)
-    wide.page.emulate_media(media="print")
-    try:
-        wide.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
-        wide.page.wait_for_timeout(100)
-        seen = wide.page.evaluate(LOOK)
-        assert seen == {"navigation": [], "closed": 0, "light": True, "tinted": 0}
-        wide.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
-        assert wide.page.evaluate("() => document.documentElement.dataset.theme") == "dark"
-    finally:
-        wide.page.emulate_media(media="screen")

@@ -7,8 +7,6 @@ import os
 from collections import Counter
 from urllib.parse import unquote, urldefrag
 
-from bs4 import BeautifulSoup
-
 from browsing import CONTENT, SITE, WIDE, Visit, faded, shot, violations
 
 CUT_OFF = """() => {
@@ -51,6 +49,21 @@ LONG = """() => [...document.querySelectorAll('div.math')].filter(e => e.offsetP
 DARK = """() => document.documentElement.dataset.theme === 'dark' &&
   !document.getAnimations().some(fading => fading.playState === 'running')"""
 
+ON_PAPER = """() => {
+  const shown = e => e && e.getClientRects().length > 0;
+  const bright = colour => colour.match(/[\\d.]+/g).slice(0, 3).every(part => part > 250);
+  const back = getComputedStyle(document.body).backgroundColor;
+  return {
+    navigation: ['.bd-sidebar-primary', '.bd-header-article', '.prev-next-footer']
+      .filter(name => shown(document.querySelector(name))),
+    closed: [...document.querySelectorAll('.bd-article details:not(.tryit)')]
+      .filter(d => ![...d.children].slice(1).some(shown)).length,
+    light: bright(back),
+    tinted: [...document.querySelectorAll('.bd-article :is(.evidence, .admonition:not(.hide))')]
+      .filter(card => getComputedStyle(card).borderLeftStyle !== 'solid').length,
+  };
+}"""
+
 OPEN_ALL = """() => {
   document.querySelectorAll('.toggle-hidden .toggle-button').forEach(button => button.click());
   const closed = [...document.querySelectorAll('.bd-article details:not([open])')];
@@ -80,19 +93,19 @@ def test_a_wide_page_reads_well(wide):
     assert wide.page.evaluate(OVERLAP) == []
 
 
-def test_every_dropdown_opens_and_all_of_the_page_is_accessible(wide):
-    assert wide.page.evaluate(OPEN_ALL) == []
-    assert wide.page.evaluate(LONG) == []
-    assert wide.troubles == []
-    assert violations(wide) == []
-
-
 def test_nothing_is_cut_off_or_overlaps_on_a_phone(narrow):
     assert narrow.page.evaluate(CUT_OFF) == []
     assert narrow.page.evaluate(OPEN_ALL) == []
     shot(narrow, "narrow")
     assert narrow.page.evaluate(CUT_OFF) == []
     assert narrow.page.evaluate(OVERLAP) == []
+
+
+def test_every_dropdown_opens_and_all_of_the_page_is_accessible(wide):
+    assert wide.page.evaluate(OPEN_ALL) == []
+    assert wide.page.evaluate(LONG) == []
+    assert wide.troubles == []
+    assert violations(wide) == []
 
 
 def test_a_page_in_the_dark_is_dark_and_readable(wide):
@@ -166,12 +179,11 @@ def test_every_figure_has_alt_text(soups):
     assert bad == []
 
 
-def test_no_page_is_heavy():
+def test_no_page_is_heavy(soups):
     """A page with all of its pictures, as far as they are its own."""
     for page in CONTENT:
         path = SITE / page
-        soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        images = {tag.get("src", "") for tag in soup.select(".bd-article img")}
+        images = {tag.get("src", "") for tag in soups[page].select(".bd-article img")}
         own = [path.parent / unquote(image) for image in images if not image.startswith("data:")]
         size = path.stat().st_size + sum(image.stat().st_size for image in own if image.exists())
         assert size < 1.5 * 2**20, f"{page}: {size / 2**20:.2f} MiB"
@@ -191,3 +203,22 @@ def test_steppers_show_one_stage_by_mouse_and_keys(wide):
         assert shown() == [len(frames) - 1]
         buttons[-1].press("ArrowLeft")
         assert shown() == [len(frames) - 2]
+
+
+def test_paper_is_light_open_and_without_navigation(wide):
+    dark = "() => { document.documentElement.dataset.theme = 'dark'; }"
+    closed = (
+        "() => document.querySelectorAll('.bd-article details').forEach(d => { d.open = false; })"
+    )
+    wide.page.evaluate(dark)
+    wide.page.evaluate(closed)
+    wide.page.emulate_media(media="print")
+    try:
+        wide.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        wide.page.wait_for_timeout(100)
+        seen = wide.page.evaluate(ON_PAPER)
+        assert seen == {"navigation": [], "closed": 0, "light": True, "tinted": 0}
+        wide.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        assert wide.page.evaluate("() => document.documentElement.dataset.theme") == "dark"
+    finally:
+        wide.page.emulate_media(media="screen")
