@@ -23,6 +23,11 @@ def test_a_function_of_an_earlier_cell_is_followed_to_the_package():
     assert found(helper, gap, block("c.numeric('n', gap)")) == expected
 
 
+def test_a_magic_is_left_out_and_a_remainder_is_not():
+    cell = "%matplotlib inline\ndef gap(rng):\n    return (\n        rng\n        % sphere.circle(3)\n    )\n"
+    assert found(cell, block("c.numeric('n', gap)")) == ["sphere.circle"]
+
+
 def test_a_name_is_looked_up_when_the_block_runs():
     """Python binds a global late: a helper that is written after its caller counts."""
     cells = "def gap(rng):\n    return helper()\n", "def helper():\n    return sphere.circle(3)\n"

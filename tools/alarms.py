@@ -26,10 +26,13 @@ import planted
 import slices
 import trials
 import uses
-from cltheory.checks import SEED_VARIABLE
+from cltheory.checks import SEED_VARIABLE, EvidenceError
 
 STRIDE = 1_000_003
 """Between the seeds of one run and the next: chapters count theirs in small numbers."""
+
+FIGURE = "a figure"
+"""What stands for the claim where an assertion about a figure failed."""
 
 
 class Record:
@@ -102,18 +105,19 @@ def _failing(cells: list[str]) -> Iterator[dict[str, str]]:
 
 
 def _observed(statement: ast.stmt) -> str:
-    """Return the claim of ``with observation("claim") as o:``, or what else a statement is."""
+    """Return the claim of ``with observation("claim") as o:``; all else is said of a figure."""
     match statement:
         case ast.With(
             items=[ast.withitem(context_expr=ast.Call(args=[ast.Constant(value=str(name))]))]
         ):
             return name
-    return "a figure"
+    return FIGURE
 
 
 def _said(statement: ast.stmt, error: Exception) -> str:
-    line = ast.unparse(statement).splitlines()[0]
-    return f"{type(error).__name__}: {str(error) or line}"[:200]
+    line = str(error) or ast.unparse(statement).splitlines()[0]
+    kind = "" if isinstance(error, (AssertionError, EvidenceError)) else f"{type(error).__name__}: "
+    return f"{kind}{line}"[:200]
 
 
 def main(arguments: list[str]) -> int:

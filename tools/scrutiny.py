@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,21 +162,30 @@ def of_alarms() -> str:
         return f"No record yet. Make it with `{command}`."
     runs = {name: found["chapters"].get(name) for name in chapters.chapters()}
     none = {"seeds": [], "failed": []}
-    parts = {name: (run or none, (run or {}).get("training", none)) for name, run in runs.items()}
-    of_checks, of_training = zip(*parts.values(), strict=True)
+    parts = {name: _parts(run or none) for name, run in runs.items()}
+    of_checks, of_training, of_figures = zip(*parts.values(), strict=True)
     lines = [
         f"Checks: {_seeds(of_checks)}, **{_failed(of_checks)}** lines of evidence failed. "
-        f"Training: {_seeds(of_training)}, **{_failed(of_training)}** comparisons or assertions "
-        "failed. " + made(found, command),
+        f"Training: {_seeds(of_training)}, **{_failed(of_training)}** comparisons with the theory "
+        f"failed; {_failed(of_figures)} assertions about figures. " + made(found, command),
     ]
     if old := [name for name, run in runs.items() if run and run["key"] != alarms.key(name)]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
-    lines += ["", "| chapter | seeds | lines that failed | seeds of training | what failed |"]
-    lines += ["|---|--:|---|--:|---|"]
-    for name, both in parts.items():
-        cells = [cell for run in both for cell in (len(run["seeds"]), _told(run))]
-        lines.append(row(name, *cells))
+    lines += ["", "| chapter | seeds | lines | training | comparisons | assertions about figures |"]
+    lines += ["|---|--:|---|--:|---|---|"]
+    for name, (checks, training, figures) in parts.items():
+        cells = len(checks["seeds"]), _told(checks), len(training["seeds"]), _told(training)
+        lines.append(row(name, *cells, _told(figures)))
     return "\n".join(lines)
+
+
+def _parts(run: Entry) -> tuple[Entry, Entry, Entry]:
+    """Part what failed: checks, training against the theory, and figures of that training."""
+    training = run.get("training", {"seeds": [], "failed": []})
+    of = {True: [], False: []}
+    for fail in training["failed"]:
+        of[fail["claim"] == alarms.FIGURE].append(fail)
+    return run, {**training, "failed": of[False]}, {**training, "failed": of[True]}
 
 
 def _seeds(runs: tuple[Entry, ...]) -> str:
@@ -184,13 +194,25 @@ def _seeds(runs: tuple[Entry, ...]) -> str:
 
 
 def _failed(runs: tuple[Entry, ...]) -> int:
-    return sum(len(run["failed"]) for run in runs)
+    return sum(len(_seeds_of(run)) for run in runs)
 
 
 def _told(run: Entry) -> str:
     """Name what failed, or say that nothing did."""
-    told = [f"`{fail['claim']}`: {fail['check']} (seed {fail['seed']})" for fail in run["failed"]]
+    told = [
+        f"{_verbatim(check) if claim == alarms.FIGURE else f'`{claim}`: {check}'} "
+        f"({len(seeds)} of {len(run['seeds'])})"
+        for (claim, check), seeds in _seeds_of(run).items()
+    ]
     return "; ".join(told) or ("none" if run["seeds"] else "not run yet")
+
+
+def _seeds_of(run: Entry) -> dict[tuple[str, str], list[int]]:
+    """Return the seeds with which each line failed."""
+    seeds = defaultdict(list)
+    for fail in run["failed"]:
+        seeds[fail["claim"], fail["check"]].append(fail["seed"])
+    return seeds
 
 
 def row(*cells: object) -> str:

@@ -104,7 +104,8 @@ def evidence(cells: list[str]) -> dict[str, frozenset[str]]:
 
 
 def _plain(source: str) -> str:
-    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%"))
+    """Return a cell without its magics: an indented line that begins with % is a remainder."""
+    return "\n".join(line for line in source.splitlines() if not line.startswith("%"))
 
 
 def _opened(node: ast.AST) -> Iterator[str]:
