@@ -24,7 +24,8 @@ def test_a_function_of_an_earlier_cell_is_followed_to_the_package():
 
 
 def test_a_magic_is_left_out_and_a_remainder_is_not():
-    cell = "%matplotlib inline\ndef gap(rng):\n    return (\n        rng\n        % sphere.circle(3)\n    )\n"
+    gap = "def gap(rng):\n    return (\n        rng\n        % sphere.circle(3)\n    )\n"
+    cell = "%matplotlib inline\n" + gap
     assert found(cell, block("c.numeric('n', gap)")) == ["sphere.circle"]
 
 
