@@ -97,7 +97,7 @@ def test_alarms_are_kept_seed_by_seed_until_the_chapter_changes(tmp_path, monkey
     assert "| mercer | 0 | not run yet | 0 | not run yet | not run yet |" in text
     assert "Checks: 0 to 2 seeds a chapter, **1** lines" in text
     assert "Training: 0 to 2 seeds a chapter, **0** comparisons" in text
-    assert "failed; 1 assertions about figures" in text
+    assert "and 1 assertions about figures failed" in text
     assert "Stale" not in text
     monkeypatch.setattr(planted, "cells", lambda chapter: ["pass"])
     assert "**Stale.** Other code than today's: rkhs." in scrutiny.of_alarms()

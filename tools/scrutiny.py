@@ -167,7 +167,7 @@ def of_alarms() -> str:
     lines = [
         f"Checks: {_seeds(of_checks)}, **{_failed(of_checks)}** lines of evidence failed. "
         f"Training: {_seeds(of_training)}, **{_failed(of_training)}** comparisons with the theory "
-        f"failed; {_failed(of_figures)} assertions about figures. " + made(found, command),
+        f"and {_failed(of_figures)} assertions about figures failed. " + made(found, command),
     ]
     if old := [name for name, run in runs.items() if run and run["key"] != alarms.key(name)]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
@@ -182,15 +182,15 @@ def of_alarms() -> str:
 def _parts(run: Entry) -> tuple[Entry, Entry, Entry]:
     """Part what failed: checks, training against the theory, and figures of that training."""
     training = run.get("training", {"seeds": [], "failed": []})
-    of = {True: [], False: []}
-    for fail in training["failed"]:
-        of[fail["claim"] == alarms.FIGURE].append(fail)
-    return run, {**training, "failed": of[False]}, {**training, "failed": of[True]}
+    figures = [fail for fail in training["failed"] if fail["claim"] == alarms.FIGURE]
+    others = [fail for fail in training["failed"] if fail["claim"] != alarms.FIGURE]
+    return run, {**training, "failed": others}, {**training, "failed": figures}
 
 
 def _seeds(runs: tuple[Entry, ...]) -> str:
     counts = [len(run["seeds"]) for run in runs]
-    return f"{min(counts)} to {max(counts)} seeds a chapter"
+    few = "" if min(counts) == max(counts) else f"{min(counts)} to "
+    return f"{few}{max(counts)} seeds a chapter"
 
 
 def _failed(runs: tuple[Entry, ...]) -> int:
@@ -208,7 +208,7 @@ def _told(run: Entry) -> str:
 
 
 def _seeds_of(run: Entry) -> dict[tuple[str, str], list[int]]:
-    """Return the seeds with which each line failed."""
+    """Return, for each line that failed, with which seeds it did."""
     seeds = defaultdict(list)
     for fail in run["failed"]:
         seeds[fail["claim"], fail["check"]].append(fail["seed"])
