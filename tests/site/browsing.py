@@ -23,6 +23,12 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 OF_COLOUR = ["color-contrast", "link-in-text-block"]
 
 
+SETTLE = """async () => {
+  await Promise.allSettled(document.getAnimations().map(moving => moving.finished));
+  await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+}"""
+
+
 class Visit:
     """A page that was opened, with everything it complained of or asked for outside its folder."""
 
@@ -49,6 +55,11 @@ class Visit:
         else:
             self.troubles.append(f"request: {url}")
             route.abort()
+
+    def resize(self, size):
+        """Change the window; the theme moves its sidebars for a while, and all else with them."""
+        self.page.set_viewport_size(size)
+        self.page.evaluate(SETTLE)
 
     def __enter__(self):
         return self

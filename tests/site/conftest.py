@@ -63,6 +63,6 @@ wide = visits(CONTENT)
 @pytest.fixture
 def narrow(wide):
     """The page after its window became as narrow as a phone."""
-    wide.page.set_viewport_size(NARROW)
+    wide.resize(NARROW)
     yield wide
-    wide.page.set_viewport_size(WIDE)
+    wide.resize(WIDE)
