@@ -27,7 +27,9 @@ def project(
     >>> project(torch.ones(2, 2), torch.tensor([1.0, 3.0]))
     tensor([2.0000, 2.0000])
     """
-    return gram @ (_pseudo_inverse(gram, rtol) @ _values(f, "f", gram))
+    near = gram @ (_pseudo_inverse(gram, rtol) @ _values(f, "f", gram))
+    inverses, vectors = _inverse_eigenvalues(gram, rtol)
+    return _restored(near, vectors @ ((inverses != 0) * (vectors.mT @ f)))
 
 
 def inner(
@@ -62,7 +64,9 @@ def inner(
     >>> inner(K, K[0], K[1])  # reproducing: k(x_0, x_1)
     tensor(1.0000)
     """
-    return _values(f, "f", gram) @ (_pseudo_inverse(gram, rtol) @ _values(g, "g", gram))
+    near = _values(f, "f", gram) @ (_pseudo_inverse(gram, rtol) @ _values(g, "g", gram))
+    inverses, vectors = _inverse_eigenvalues(gram, rtol)
+    return _restored(near, (vectors.mT @ f * inverses) @ (vectors.mT @ g))
 
 
 def norm(
@@ -112,6 +116,23 @@ def _pseudo_inverse(gram: Tensor, rtol: float | None) -> Tensor:
     require_psd(gram)
     inverse: Tensor = torch.linalg.pinv(gram, rtol=rtol, hermitian=True)
     return inverse
+
+
+def _inverse_eigenvalues(gram: Tensor, rtol: float | None) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues of K^+ and their vectors; zero where K's count as zero."""
+    values, vectors = torch.linalg.eigh(gram.detach())
+    share = len(gram) * torch.finfo(gram.dtype).eps if rtol is None else rtol
+    kept = values.abs() > share * values.abs().max()
+    return torch.where(kept, 1 / torch.where(kept, values, 1), 0), vectors
+
+
+def _restored(near: Tensor, value: Tensor) -> Tensor:
+    """Return a value by eigenvectors, with the derivative of the same by K^+.
+
+    A small eigenvalue costs K^+ its digits and the eigenvectors none; but where eigenvalues
+    meet, eigenvectors have no derivative.
+    """
+    return near + (value - near).detach()
 
 
 def _values(f: Tensor, name: str, gram: Tensor) -> Tensor:

@@ -200,6 +200,28 @@ def test_projection_to_the_range(rng):
     torch.testing.assert_close(rkhs.project(factor @ factor.T, f), basis @ (basis.T @ f))
 
 
+def test_a_member_is_its_own_projection_however_small_an_eigenvalue():
+    basis = torch.linalg.qr(torch.ones(4, 4, dtype=torch.float64).tril()).Q
+    gram = basis * torch.tensor([1.0, 1e-3, 1e-9, 1e-14]) @ basis.mT
+    f = gram @ torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    torch.testing.assert_close(rkhs.project(gram, f), f, rtol=0, atol=1e-14)
+
+
+def test_an_inner_product_keeps_its_digits_however_small_an_eigenvalue():
+    basis = torch.linalg.qr(torch.ones(4, 4, dtype=torch.float64).tril()).Q
+    gram = basis * torch.tensor([1.0, 1e-3, 1e-9, 1e-14]) @ basis.mT
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    f = gram @ weights
+    assert float(rkhs.inner(gram, f, f)) == pytest.approx(float(weights @ f), rel=1e-13)
+
+
+def test_projection_differentiates_where_eigenvalues_are_equal():
+    """The rank has to stay: it is the factor that moves."""
+    factor = torch.eye(4, 2, dtype=torch.float64, requires_grad=True)
+    f = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, f: rkhs.project(a @ a.mT, f), (factor, f))
+
+
 def test_inner_product_differentiates_in_the_gram(rng):
     factor, f = points(rng, 4, 4), points(rng, 4, 1)[:, 0]
     gram = (factor @ factor.T + torch.eye(4)).requires_grad_()
