@@ -1,6 +1,7 @@
 """What all tests of the site share: the browser, the pages as text, the pages as opened."""
 
 import os
+from urllib.parse import quote
 
 import pytest
 from bs4 import BeautifulSoup
@@ -49,7 +50,12 @@ def visits(pages):
     """A fixture: each page is opened once for all tests that look at it."""
 
     @pytest.fixture(scope="session", params=pages)
-    def visit(browser, request):
+    def visit(browser, request, tmp_path_factory):
+        of_run = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            of_run = of_run.parent
+        # A page that is opened again costs seconds; this says that the grouping is gone.
+        (of_run / f"opened {quote(request.param, safe='')}").touch(exist_ok=False)
         with Visit(browser, request.param, WIDE) as opened:
             yield opened
 
