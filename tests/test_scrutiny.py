@@ -113,7 +113,8 @@ planted.cells = lambda chapter: [
     "x = torch.rand(1, generator=torch.Generator().manual_seed(3)).item()",
     "with observation('rkhs-finite') as o:\\n"
     "    o.observed('x', trained=x, untrained=9.0, theory=OWN, atol=1e-9)".replace("OWN", OWN),
-    "%matplotlib inline\\nassert x == " + OWN,
+    "%matplotlib inline\\ndef same():\\n    assert x == " + OWN + ", 'all of them'",
+    "same()\\nx == " + OWN + " or int('x')",
 ]
 for seed in (0, 1):
     print(alarms.training_that_fails("toy", seed))
@@ -134,9 +135,10 @@ def test_training_runs_without_its_checks_and_from_other_seeds():
     quiet, moved = [line for line in done.stdout.splitlines() if line.startswith("[")]
     assert quiet == "[]", done.stderr
     found = ast.literal_eval(moved)
-    assert [fail["claim"] for fail in found] == ["rkhs-finite", "a figure"]
+    assert [fail["claim"] for fail in found] == ["rkhs-finite", "a figure", "a figure"]
     assert found[0]["check"].startswith("rkhs-finite: observed (x): FAILS")
-    assert found[1]["check"] == f"assert x == {own}"
+    assert found[1]["check"] == f"assert x == {own}, 'all of them'"
+    assert found[2]["check"].startswith("ValueError: invalid literal")
 
 
 def test_every_tolerance_stands_beside_what_was_measured():

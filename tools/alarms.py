@@ -16,6 +16,7 @@ import ast
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -92,15 +93,16 @@ def training_that_fails(chapter: str, seed: int) -> list[dict[str, str]]:
 def _failing(cells: list[str]) -> Iterator[dict[str, str]]:
     from matplotlib import pyplot
 
+    trees = {f"cell {k}": ast.parse(uses._plain(cell)) for k, cell in enumerate(cells)}
     scope = {"__name__": "__main__"}
-    for cell in cells:
-        for statement in ast.parse(uses._plain(cell)).body:
+    for name, tree in trees.items():
+        for statement in tree.body:
             if trials._block(statement):
                 continue
             try:
-                exec(compile(ast.Module([statement], []), "chapter", "exec"), scope)
+                exec(compile(ast.Module([statement], []), name, "exec"), scope)
             except Exception as error:
-                yield {"claim": _observed(statement), "check": _said(statement, error)}
+                yield {"claim": _observed(statement), "check": _said(error, trees)}
         pyplot.close("all")
 
 
@@ -114,10 +116,19 @@ def _observed(statement: ast.stmt) -> str:
     return FIGURE
 
 
-def _said(statement: ast.stmt, error: Exception) -> str:
-    line = str(error) or ast.unparse(statement).splitlines()[0]
-    kind = "" if isinstance(error, (AssertionError, EvidenceError)) else f"{type(error).__name__}: "
-    return f"{kind}{line}"[:200]
+def _said(error: Exception, trees: dict[str, ast.Module]) -> str:
+    """Return the assertion that failed, as its cell has it, or what another error says."""
+    if isinstance(error, EvidenceError):
+        return str(error)[:200]
+    *_, (name, line) = (
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename in trees
+    )
+    for node in ast.walk(trees[name]):
+        if isinstance(node, ast.Assert) and node.lineno <= line <= node.end_lineno:
+            return ast.unparse(node)[:200]
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def main(arguments: list[str]) -> int:
