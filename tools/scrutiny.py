@@ -171,12 +171,18 @@ def of_alarms() -> str:
     ]
     if old := [name for name, run in runs.items() if run and run["key"] != alarms.key(name)]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
-    lines += ["", "| chapter | seeds | lines | training | comparisons | assertions about figures |"]
+    lines += ["", "| chapter | seeds | lines | training | comparisons | figures |"]
     lines += ["|---|--:|---|--:|---|---|"]
+    told = []
     for name, (checks, training, figures) in parts.items():
         cells = len(checks["seeds"]), _told(checks), len(training["seeds"]), _told(training)
-        lines.append(row(name, *cells, _told(figures)))
-    return "\n".join(lines)
+        failed = _seeds_of(figures)
+        lines.append(row(name, *cells, len(failed) or _told(figures)))
+        told += [
+            f"- {name}, {len(seeds)} of {len(figures['seeds'])}: {_verbatim(check)}"
+            for (_, check), seeds in failed.items()
+        ]
+    return "\n".join([*lines, "", *told])
 
 
 def _parts(run: Entry) -> tuple[Entry, Entry, Entry]:
@@ -200,8 +206,7 @@ def _failed(runs: tuple[Entry, ...]) -> int:
 def _told(run: Entry) -> str:
     """Name what failed, or say that nothing did."""
     told = [
-        f"{_verbatim(check) if claim == alarms.FIGURE else f'`{claim}`: {check}'} "
-        f"({len(seeds)} of {len(run['seeds'])})"
+        f"`{claim}`: {check} ({len(seeds)} of {len(run['seeds'])})"
         for (claim, check), seeds in _seeds_of(run).items()
     ]
     return "; ".join(told) or ("none" if run["seeds"] else "not run yet")
