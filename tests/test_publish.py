@@ -1,5 +1,6 @@
 """What a published book has beside its pages: descriptions, site map, archive, cover."""
 
+import shutil
 import zipfile
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -9,8 +10,11 @@ from docutils import nodes
 from docutils.core import publish_doctree
 from sphinx.errors import ExtensionError
 
+import chapters
 import cover
+import downloads
 import publish
+import tryit
 
 
 def page(*children):
@@ -114,6 +118,17 @@ def test_an_archive_is_the_same_bytes_for_the_same_site(site, tmp_path):
     assert names == sorted(names)
     assert "book/book/page.html" in names
     assert not any(name.endswith(".pdf") for name in names)
+
+
+@pytest.mark.parametrize("package", [downloads.package, tryit.package])
+def test_the_package_is_the_same_bytes_for_the_same_sources(package, monkeypatch, tmp_path):
+    one = package()
+    elsewhere = shutil.copytree(chapters.PACKAGE, tmp_path / "cltheory", copy_function=shutil.copy)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(chapters.ROOT / name, tmp_path)
+    monkeypatch.setattr(chapters, "ROOT", tmp_path)
+    monkeypatch.setattr(chapters, "PACKAGE", elsewhere)
+    assert package() == one
 
 
 def test_the_cover_is_drawn_the_same_each_time_and_is_light(tmp_path):

@@ -7,17 +7,16 @@ elsewhere appear only where the build knows the book's repository: ``CLTHEORY_RE
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
-import zipfile
 from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
 import chapters
 import cltheory
+import zips
 
 REPOSITORY = "CLTHEORY_REPOSITORY"
 ARCHIVE = f"cltheory-{cltheory.__version__}.zip"
@@ -99,11 +98,10 @@ def package() -> bytes:
     """Zip what pip needs to install the package of this tree."""
     files = [chapters.ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     files += [path for path in sorted(chapters.PACKAGE.glob("*")) if path.is_file()]
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            archive.write(path, Path(ARCHIVE).with_suffix("") / path.relative_to(chapters.ROOT))
-    return zipped.getvalue()
+    folder = Path(ARCHIVE).with_suffix("")
+    return zips.packed(
+        ((folder / path.relative_to(chapters.ROOT)).as_posix(), path) for path in files
+    )
 
 
 def setup(app):

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
@@ -24,13 +23,13 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import cover
+import zips
 
 VARIABLE = "CLTHEORY_SITE"
 PDF, ARCHIVE = "book.pdf", "book.zip"
 LENGTH = 200
 """Characters of a description, at most."""
 CUT = "…"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip file can hold
 
 
 def take_address(app, config) -> None:
@@ -196,13 +195,15 @@ def _named(path: Path, site: Path, address: str) -> set[Path]:
 
 def archive(site: Path, target: Path) -> None:
     """Pack a site into a zip file: the same bytes for the same site."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(site.rglob("*")):
-            name = path.relative_to(site).as_posix()
-            if path.is_file() and name not in {PDF, ARCHIVE, ".buildinfo"}:
-                entry = zipfile.ZipInfo(f"book/{name}", _EPOCH)
-                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                packed.writestr(entry, path.read_bytes())
+    left_out = {PDF, ARCHIVE, ".buildinfo"}
+    files = {
+        path.relative_to(site).as_posix(): path
+        for path in sorted(site.rglob("*"))
+        if path.is_file()
+    }
+    target.write_bytes(
+        zips.packed((f"book/{name}", path) for name, path in files.items() if name not in left_out)
+    )
 
 
 def setup(app):

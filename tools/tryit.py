@@ -7,7 +7,6 @@ loaded from the book's own folder when a reader runs one, never before; without 
 
 from __future__ import annotations
 
-import io
 import shutil
 import zipfile
 from functools import cache
@@ -21,6 +20,7 @@ from sphinx.util import logging
 import chapters
 import runtime
 import trials
+import zips
 
 FOLDER = "try"  # under _static: what a page loads on demand
 PACKAGE = "cltheory.zip"
@@ -111,12 +111,11 @@ def package() -> bytes:
     """Zip what a check in the page imports: the modules, the registry, and what reads verdicts."""
     needs = nbformat.v4.new_code_cell("from cltheory import checks, ledger")
     modules = [chapters.PACKAGE / f"{module}.py" for module in chapters.imported([needs])]
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as archive:
-        for path in (*modules, chapters.PACKAGE / "claims.yml"):
-            archive.write(path, f"cltheory/{path.name}")
-        archive.write(Path(__file__).with_name("verdict.py"), "verdict.py")
-    return zipped.getvalue()
+    files = [
+        (f"cltheory/{path.name}", path) for path in (*modules, chapters.PACKAGE / "claims.yml")
+    ]
+    files.append(("verdict.py", Path(__file__).with_name("verdict.py")))
+    return zips.packed(files, zipfile.ZIP_STORED)  # the script that holds it is compressed
 
 
 def setup(app):
