@@ -6,6 +6,8 @@ from :mod:`cltheory.optima`, and from the claims whose evidence uses the functio
 
 from __future__ import annotations
 
+import ast
+import copy
 import inspect
 import re
 import textwrap
@@ -135,11 +137,10 @@ def card(function: Callable[..., Any], terms: tuple[str, ...]) -> list[str]:
     known = facts(function, terms)
     module, name = function.__module__.removeprefix("cltheory."), function.__name__
     full, loss = f"{module}.{name}", module == "losses"
-    bare = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
     rows = dict(known.terms)
     if loss and (words := example(name)):
         rows["Example"] = words
-    rows["Function"] = f":ref:`{full} <api-{full}>`, ``{name}{inspect.Signature(bare)}``"
+    rows["Function"] = f":ref:`{full} <api-{full}>`, ``{name}({_arguments(module, name)})``"
     claims = [f":prf:ref:`{claim}` ``{claim}``" for claim in uses.claims_of(full)]
     rows["Claims"] = "; ".join(claims) or "None in this book so far."
     listed = [f"{term}\n{textwrap.indent(text, '    ')}" for term, text in rows.items()]
@@ -147,6 +148,14 @@ def card(function: Callable[..., Any], terms: tuple[str, ...]) -> list[str]:
     body = [known.summary, "", *formula, *"\n".join(listed).splitlines()]
     heading = name if module in Cards.kinds else full
     return [f"(card-{full})=", f"### `{heading}`", "", "````{eval-rst}", *body, "````", ""]
+
+
+def _arguments(module: str, name: str) -> str:
+    """Write the arguments of a function as its author did, without their types."""
+    arguments = copy.deepcopy(uses.public(module)[name].args)
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+        argument.annotation = None
+    return ast.unparse(arguments)
 
 
 class Cards(SphinxDirective):

@@ -4,6 +4,7 @@ Screenshots go to ``_build/screenshots``: look at them.
 """
 
 import os
+import re
 from collections import Counter
 from urllib.parse import unquote, urldefrag
 
@@ -177,6 +178,12 @@ def test_every_figure_has_alt_text(soups):
         if len(tag.get("alt") or "") < 20 or (tag.get("alt") or "").startswith("../")
     ]
     assert bad == []
+
+
+def test_no_page_shows_where_an_object_lay_in_memory(soups):
+    """It would be another place in the next build, and tells a reader nothing."""
+    lay = {page: re.findall(r"<[^<>]* at 0x[0-9a-f]+>", soup.text) for page, soup in soups.items()}
+    assert {page: found for page, found in lay.items() if found} == {}
 
 
 def test_no_page_is_heavy(soups):
