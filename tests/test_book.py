@@ -126,6 +126,13 @@ def test_code_has_no_unused_import_and_no_undefined_name(name):
     assert done.returncode == 0, done.stdout
 
 
+def test_least_squares_give_the_same_digits_each_time():
+    """LAPACK's gelsy, which torch calls unless told otherwise, differs from call to call."""
+    for name, text in TEXTS.items():
+        for call in re.findall(r"linalg\.lstsq\(.*?\)\s*[.\n]", text, re.S):
+            assert 'driver="gelsd"' in call, f"{name}: {call}"
+
+
 def test_every_figure_has_a_caption_and_alt_text():
     for name in NAMES:
         for cell in chapters.code_cells(run_of(name)):
