@@ -140,7 +140,8 @@ def card(function: Callable[..., Any], terms: tuple[str, ...]) -> list[str]:
     rows = dict(known.terms)
     if loss and (words := example(name)):
         rows["Example"] = words
-    rows["Function"] = f":ref:`{full} <api-{full}>`, ``{name}({_arguments(module, name)})``"
+    called = f"{name}({_arguments(module, name)})"
+    rows["Function"] = f":py:func:`{full} <cltheory.{full}>`, ``{called}``"
     claims = [f":prf:ref:`{claim}` ``{claim}``" for claim in uses.claims_of(full)]
     rows["Claims"] = "; ".join(claims) or "None in this book so far."
     listed = [f"{term}\n{textwrap.indent(text, '    ')}" for term, text in rows.items()]

@@ -180,6 +180,13 @@ def test_every_figure_has_alt_text(soups):
     assert bad == []
 
 
+def test_every_reference_that_was_written_leads_somewhere(soups):
+    """Sphinx leaves one to a label that is gone as plain text, without a warning in a card."""
+    spans = {page: soup.select("span.xref") for page, soup in soups.items()}
+    lost = {page: [e.text for e in marked if not e.find_parent("a")] for page, marked in spans.items()}
+    assert {page: found for page, found in lost.items() if found} == {}
+
+
 def test_no_page_shows_where_an_object_lay_in_memory(soups):
     """It would be another place in the next build, and tells a reader nothing."""
     lay = {page: re.findall(r"<[^<>]* at 0x[0-9a-f]+>", soup.text) for page, soup in soups.items()}

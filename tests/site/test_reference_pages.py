@@ -32,7 +32,10 @@ def test_every_card_stands_under_its_kind():
     soup = page("cards")
     for kind, few in (("losses", 12), ("kernels", 9), ("metrics", 7)):
         section = soup.find("section", id=kind)
-        assert len(section.find_all("dl", class_="facts")) >= few
+        cards = section.find_all("dl", class_="facts")
+        assert len(cards) >= few
+        for card in cards:
+            assert card.select_one("a[href*='api/'][href*='#cltheory.']"), card.get_text()[:80]
 
 
 @pytest.mark.parametrize("name", ["errata", "cards"])
