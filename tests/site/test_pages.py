@@ -183,7 +183,10 @@ def test_every_figure_has_alt_text(soups):
 def test_every_reference_that_was_written_leads_somewhere(soups):
     """Sphinx leaves one to a label that is gone as plain text, without a warning in a card."""
     spans = {page: soup.select("span.xref") for page, soup in soups.items()}
-    lost = {page: [e.text for e in marked if not e.find_parent("a")] for page, marked in spans.items()}
+    lost = {
+        page: [span.text for span in marked if not span.find_parent("a")]
+        for page, marked in spans.items()
+    }
     assert {page: found for page, found in lost.items() if found} == {}
 
 
