@@ -28,6 +28,10 @@ SETTLE = """async () => {
   await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)));
 }"""
 
+# Colours fade from one look to the other; those on the way are nobody's.
+LOOKS = """scheme => document.documentElement.dataset.theme === scheme &&
+  !document.getAnimations().some(fading => fading.playState === 'running')"""
+
 
 class Visit:
     """A page that was opened, with everything it complained of or asked for outside its folder."""
@@ -60,6 +64,11 @@ class Visit:
         """Change the window; the theme moves its sidebars for a while, and all else with them."""
         self.page.set_viewport_size(size)
         self.page.evaluate(SETTLE)
+
+    def recolour(self, scheme):
+        """Ask for light or dark colours; the theme hears of it in a later frame."""
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.wait_for_function(LOOKS, arg=scheme)
 
     def __enter__(self):
         return self

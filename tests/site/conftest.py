@@ -72,3 +72,11 @@ def narrow(wide):
     wide.resize(NARROW)
     yield wide
     wide.resize(WIDE)
+
+
+@pytest.fixture
+def dark(wide):
+    """The page for a reader who asks for dark colours."""
+    wide.recolour("dark")
+    yield wide
+    wide.recolour("light")

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from urllib.parse import unquote, urldefrag
 
-from browsing import CONTENT, SITE, WIDE, Visit, faded, shot, violations
+from browsing import CONTENT, SETTLE, SITE, WIDE, Visit, faded, shot, violations
 
 CUT_OFF = """() => {
   const width = document.documentElement.clientWidth, found = [];
@@ -45,10 +45,6 @@ LONG = """() => [...document.querySelectorAll('div.math')].filter(e => e.offsetP
   .map(e => [e, e.querySelector('mjx-container')])
   .filter(([e, m]) => m && (m.scrollWidth > m.clientWidth + 2 || e.scrollWidth > e.clientWidth + 2))
   .map(([e]) => e.id || e.textContent.slice(0, 60))"""
-
-# Colours fade from light to dark; those on the way are nobody's.
-DARK = """() => document.documentElement.dataset.theme === 'dark' &&
-  !document.getAnimations().some(fading => fading.playState === 'running')"""
 
 ON_PAPER = """() => {
   const shown = e => e && e.getClientRects().length > 0;
@@ -109,14 +105,9 @@ def test_every_dropdown_opens_and_all_of_the_page_is_accessible(wide):
     assert violations(wide) == []
 
 
-def test_a_page_in_the_dark_is_dark_and_readable(wide):
-    wide.page.emulate_media(color_scheme="dark")
-    try:
-        wide.page.wait_for_function(DARK)
-        shot(wide, "dark")
-        assert faded(wide) == []
-    finally:
-        wide.page.emulate_media(color_scheme="light")
+def test_a_page_in_the_dark_is_dark_and_readable(dark):
+    shot(dark, "dark")
+    assert faded(dark) == []
 
 
 def test_one_faded_text_of_a_page_is_found(browser):
@@ -222,20 +213,18 @@ def test_steppers_show_one_stage_by_mouse_and_keys(wide):
         assert shown() == [len(frames) - 2]
 
 
-def test_paper_is_light_open_and_without_navigation(wide):
-    dark = "() => { document.documentElement.dataset.theme = 'dark'; }"
+def test_paper_is_light_open_and_without_navigation(dark):
     closed = (
         "() => document.querySelectorAll('.bd-article details').forEach(d => { d.open = false; })"
     )
-    wide.page.evaluate(dark)
-    wide.page.evaluate(closed)
-    wide.page.emulate_media(media="print")
+    dark.page.evaluate(closed)
+    dark.page.emulate_media(media="print")
     try:
-        wide.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
-        wide.page.wait_for_timeout(100)
-        seen = wide.page.evaluate(ON_PAPER)
+        dark.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        dark.page.evaluate(SETTLE)
+        seen = dark.page.evaluate(ON_PAPER)
         assert seen == {"navigation": [], "closed": 0, "light": True, "tinted": 0}
-        wide.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
-        assert wide.page.evaluate("() => document.documentElement.dataset.theme") == "dark"
+        dark.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        assert dark.page.evaluate("() => document.documentElement.dataset.theme") == "dark"
     finally:
-        wide.page.emulate_media(media="screen")
+        dark.page.emulate_media(media="screen")

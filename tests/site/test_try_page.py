@@ -87,11 +87,10 @@ def test_a_check_holds_in_the_page_and_fails_when_a_reader_breaks_it(editor):
     assert re.search(r"leaves s\*\(.*b0", editor.text()), "what is left of the expression is shown"
     assert violations(editor.visit, EDITOR) == []
     shot(editor.visit, "try-fails")
-    editor.page.emulate_media(color_scheme="dark")
-    editor.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    editor.visit.recolour("dark")
     assert violations(editor.visit, EDITOR) == []
     shot(editor.visit, "try-dark")
-    editor.page.emulate_media(color_scheme="light")
+    editor.visit.recolour("light")
 
     editor.box.locator(".tryit-reset").click()
     assert editor.code.input_value() == program
