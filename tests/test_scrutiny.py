@@ -83,14 +83,15 @@ def test_alarms_are_kept_seed_by_seed_until_the_chapter_changes(tmp_path, monkey
     path = tmp_path / "alarms.json"
     monkeypatch.setattr(chapters, "ALARMS", path)
     line = {"claim": CLAIM, "check": "numeric: |x| = 1"}
-    alarms.Record(path).put("rkhs", 1, [])
-    alarms.Record(path).put("rkhs", 2, [line])
-    assert alarms.Record(path).of("rkhs")["seeds"] == [1, 2]
-    assert json.loads(path.read_text())["chapters"]["rkhs"]["failed"] == [line | {"seed": 2}]
+    alarms.Record(path).put("rkhs", alarms.CHECKS, 1, [])
+    alarms.Record(path).put("rkhs", alarms.CHECKS, 2, [line])
+    known = json.loads(path.read_text())["chapters"]["rkhs"]["checks"]
+    assert known["seeds"] == [1, 2]
+    assert known["failed"] == [line | {"seed": 2}]
     drawn = {"claim": alarms.FIGURE, "check": "assert x == 1"}
     for seed in (1, 2):
-        alarms.Record(path).put("rkhs", seed, [drawn], training=True)
-    assert alarms.Record(path).of_training("rkhs")["seeds"] == [1, 2]
+        alarms.Record(path).put("rkhs", alarms.TRAINING, seed, [drawn])
+    assert alarms.Record(path).of("rkhs", alarms.TRAINING)["seeds"] == [1, 2]
     text = scrutiny.of_alarms()
     row = f"| rkhs | 2 | `{CLAIM}`: numeric: \\|x\\| = 1 (1 of 2) | 2 | none "
     assert row + "| 1 |" in text
@@ -100,9 +101,15 @@ def test_alarms_are_kept_seed_by_seed_until_the_chapter_changes(tmp_path, monkey
     assert "Training: 0 to 2 seeds a chapter, **0** comparisons" in text
     assert "and 1 assertions about figures failed" in text
     assert "Stale" not in text
+    cells = planted.cells("rkhs")
+    monkeypatch.setattr(planted, "cells", lambda chapter: [*cells, "print('a figure')"])
+    assert "**Stale.** Other code than today's: training of rkhs." in scrutiny.of_alarms()
+    assert alarms.Record(path).of("rkhs", alarms.CHECKS)["seeds"] == [1, 2], "no check runs it"
+    assert alarms.Record(path).of("rkhs", alarms.TRAINING)["seeds"] == []
     monkeypatch.setattr(planted, "cells", lambda chapter: ["pass"])
-    assert "**Stale.** Other code than today's: rkhs." in scrutiny.of_alarms()
-    assert alarms.Record(path).of("rkhs")["seeds"] == []
+    stale = "**Stale.** Other code than today's: checks of rkhs, training of rkhs."
+    assert stale in scrutiny.of_alarms()
+    assert alarms.Record(path).of("rkhs", alarms.CHECKS)["seeds"] == []
 
 
 TRAINS = """

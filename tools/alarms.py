@@ -18,7 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import apart
@@ -32,44 +32,45 @@ from cltheory.checks import SEED_VARIABLE, EvidenceError
 STRIDE = 1_000_003
 """Between the seeds of one run and the next: chapters count theirs in small numbers."""
 
+CHECKS, TRAINING = "checks", "training"
+
 FIGURE = "a figure"
 """What stands for the claim where an assertion about a figure failed."""
 
 
 class Record:
-    """Seeds that ran and lines that failed, by chapter; a chapter of other code starts anew."""
+    """Seeds that ran and what failed, by chapter and part; what runs other code starts anew."""
 
     def __init__(self, path: Path = chapters.ALARMS) -> None:
         held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.path, self.chapters = path, held.get("chapters", {})
 
-    def of(self, chapter: str) -> dict:
-        """Return what is known of a chapter."""
-        if self.chapters.get(chapter, {}).get("key") != key(chapter):
-            self.chapters[chapter] = {"key": key(chapter), "seeds": [], "failed": []}
-        return self.chapters[chapter]
+    def of(self, chapter: str, part: str) -> dict:
+        """Return what is known of the checks of a chapter, or of its training."""
+        known = self.chapters.setdefault(chapter, {})
+        if known.get(part, {}).get("key") != key(chapter, part):
+            known[part] = {"key": key(chapter, part), "seeds": [], "failed": []}
+        return known[part]
 
-    def of_training(self, chapter: str) -> dict:
-        """Return what is known of the training of a chapter."""
-        return self.of(chapter).setdefault("training", {"seeds": [], "failed": []})
-
-    def put(
-        self, chapter: str, seed: int, failed: list[dict[str, str]], *, training: bool = False
-    ) -> None:
+    def put(self, chapter: str, part: str, seed: int, failed: list[dict[str, str]]) -> None:
         """Add what failed with a seed."""
-        known = self.of_training(chapter) if training else self.of(chapter)
+        known = self.of(chapter, part)
         known["seeds"].append(seed)
         for line in failed:
             known["failed"].append({**line, "seed": seed})
         planted.seal(self.path, {"chapters": self.chapters})
 
 
-def key(chapter: str) -> str:
-    """Return a hash of the code that a chapter runs: its cells and its modules."""
-    code = {
-        name: chapters._code(chapters.PACKAGE / f"{name}.py") for name in planted.reached(chapter)
-    }
-    return planted.digest([planted.cells(chapter), code])
+def key(chapter: str, part: str) -> str:
+    """Return a hash of the code that the checks of a chapter, or its training, run."""
+    program = planted.program(chapter) if part == CHECKS else _training(planted.cells(chapter))
+    modules = {name: _module(name) for name in planted.reached(chapter)}
+    return planted.digest([[ast.unparse(statement) for statement in program], modules])
+
+
+@cache
+def _module(name: str) -> str:
+    return chapters._code(chapters.PACKAGE / f"{name}.py")
 
 
 def lines_that_fail(chapter: str, seed: int) -> list[dict[str, str]]:
@@ -88,6 +89,11 @@ def training_that_fails(chapter: str, seed: int) -> list[dict[str, str]]:
 
     torch.Generator = Moved
     return list(_failing(planted.cells(chapter)))
+
+
+def _training(cells: list[str]) -> list[ast.stmt]:
+    statements = [s for cell in cells for s in ast.parse(uses._plain(cell)).body]
+    return [statement for statement in statements if not trials._block(statement)]
 
 
 def _failing(cells: list[str]) -> Iterator[dict[str, str]]:
@@ -137,16 +143,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--training", action="store_true", help="training instead of checks")
     parser.add_argument("--seeds", type=int, help="50 by default, 5 of training")
     asked = parser.parse_args(arguments)
-    find, seeds = (training_that_fails, 5) if asked.training else (lines_that_fail, 50)
+    part, find, seeds = (
+        (TRAINING, training_that_fails, 5) if asked.training else (CHECKS, lines_that_fail, 50)
+    )
     if unknown := set(asked.names) - set(chapters.chapters()):
         parser.error(f"CHAPTER was {sorted(unknown)}; it should be among {[*chapters.chapters()]}")
     record = Record()
-    known = record.of_training if asked.training else record.of
     for seed in range(1, (asked.seeds or seeds) + 1):
         for chapter in asked.names or chapters.chapters():
-            if seed not in known(chapter)["seeds"]:
+            if seed not in record.of(chapter, part)["seeds"]:
                 failed = apart.call(partial(find, chapter, seed), chapters.PACKAGE)
-                record.put(chapter, seed, failed, training=asked.training)
+                record.put(chapter, part, seed, failed)
                 print(f"{chapter}, seed {seed}: {failed or 'quiet'}", flush=True)
     return 0
 

@@ -160,16 +160,20 @@ def of_alarms() -> str:
     found, command = record(chapters.ALARMS), "python tools/alarms.py"
     if not found:
         return f"No record yet. Make it with `{command}`."
-    runs = {name: found["chapters"].get(name) for name in chapters.chapters()}
-    none = {"seeds": [], "failed": []}
-    parts = {name: _parts(run or none) for name, run in runs.items()}
+    runs = {name: found["chapters"].get(name, {}) for name in chapters.chapters()}
+    parts = {name: _parts(run) for name, run in runs.items()}
     of_checks, of_training, of_figures = zip(*parts.values(), strict=True)
     lines = [
         f"Checks: {_seeds(of_checks)}, **{_failed(of_checks)}** lines of evidence failed. "
         f"Training: {_seeds(of_training)}, **{_failed(of_training)}** comparisons with the theory "
         f"and {_failed(of_figures)} assertions about figures failed. " + made(found, command),
     ]
-    if old := [name for name, run in runs.items() if run and run["key"] != alarms.key(name)]:
+    if old := [
+        f"{part} of {name}"
+        for name, run in runs.items()
+        for part, known in run.items()
+        if known["key"] != alarms.key(name, part)
+    ]:
         lines += stale(f"Other code than today's: {', '.join(old)}.", command)
     lines += ["", "| chapter | seeds | lines | training | comparisons | figures |"]
     lines += ["|---|--:|---|--:|---|---|"]
@@ -187,10 +191,11 @@ def of_alarms() -> str:
 
 def _parts(run: Entry) -> tuple[Entry, Entry, Entry]:
     """Part what failed: checks, training against the theory, and figures of that training."""
-    training = run.get("training", {"seeds": [], "failed": []})
+    none = {"seeds": [], "failed": []}
+    checks, training = (run.get(part, none) for part in (alarms.CHECKS, alarms.TRAINING))
     figures = [fail for fail in training["failed"] if fail["claim"] == alarms.FIGURE]
     others = [fail for fail in training["failed"] if fail["claim"] != alarms.FIGURE]
-    return run, {**training, "failed": others}, {**training, "failed": figures}
+    return checks, {**training, "failed": others}, {**training, "failed": figures}
 
 
 def _seeds(runs: tuple[Entry, ...]) -> str:
