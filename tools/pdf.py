@@ -22,7 +22,7 @@ import chromium
 import pages
 
 try:
-    from playwright.sync_api import Page, sync_playwright
+    from playwright.sync_api import Browser, Page, sync_playwright
     from pypdf import PdfReader, PdfWriter
     from pypdf.constants import PageLabelStyle
     from pypdf.generic import ArrayObject, Fit, FloatObject, NameObject, NullObject
@@ -105,16 +105,33 @@ def make(site: Path, browser: str) -> PdfWriter:
     """Print and bind the site."""
     config = yaml.safe_load((chapters.ROOT / "_config.yml").read_text(encoding="utf-8"))
     with sync_playwright() as playwright:
-        tab = playwright.chromium.launch(executable_path=browser, args=chromium.FLAGS).new_page()
-        tab.set_default_timeout(300_000)
-        use_fonts(tab)
+        launched = playwright.chromium.launch(executable_path=browser, args=chromium.FLAGS)
+        tab, ahead = (new_tab(launched) for _ in range(2))
         leaves: list[Leaf] = []
-        for part, page in reading_order():
-            leaf = print_leaf(tab, site, part, page, sum(len(x.printed.pages) for x in leaves))
+        parts, order = zip(*reading_order(), strict=True)
+        open_page(tab, site / order[0])
+        for part, page, following in zip(parts, order, [*order[1:], None], strict=True):
+            if following:  # it is typeset while this one is printed
+                open_page(ahead, site / following)
+            leaf = print_leaf(tab, part, page, sum(len(x.printed.pages) for x in leaves))
             leaves.append(leaf)
+            tab, ahead = ahead, tab
             print(f"{page}: {len(leaf.printed.pages)} pages", flush=True)
         front = print_front(tab, site, config, leaves)
     return bind(site, front, leaves, config)
+
+
+def new_tab(browser: Browser) -> Page:
+    """Open a tab with a process of its own."""
+    tab = browser.new_context().new_page()
+    tab.set_default_timeout(300_000)
+    use_fonts(tab)
+    return tab
+
+
+def open_page(tab: Page, path: Path) -> None:
+    """Begin to load a page."""
+    tab.goto(path.as_uri(), wait_until="commit")
 
 
 def use_fonts(tab: Page) -> None:
@@ -129,9 +146,9 @@ def use_fonts(tab: Page) -> None:
     tab.route("**/_static/mathjax/**", give)
 
 
-def print_leaf(tab: Page, site: Path, part: str, page: str, before: int) -> Leaf:
-    """Print a page of the site, numbered from ``before`` + 1, with its title as running head."""
-    tab.goto((site / page).as_uri(), wait_until="load")
+def print_leaf(tab: Page, part: str, page: str, before: int) -> Leaf:
+    """Print an opened page, numbered from ``before`` + 1, with its title as running head."""
+    tab.wait_for_load_state("load")
     if missed := tab.evaluate(chromium.TYPESET):
         raise SystemExit(f"{page}: maths that was not typeset: {missed[0]}. Run: make site-test")
     headings = [tuple(heading) for heading in tab.evaluate(PREPARE)]
